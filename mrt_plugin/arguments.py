@@ -1,0 +1,104 @@
+r"""Every knob of the package, once. `TrlParser` reads them from a recipe or from the command line."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class MRTArguments:
+    """
+    Arguments of MRT. The `help` of each field says what it does, its unit, and the paper's value.
+
+    ```python
+    >>> MRTArguments(mrt_credit="mixed", mrt_prefix="online").mrt_alpha
+    1.0
+
+    ```
+    """
+
+    mrt_credit: Literal["auto", "none", "mixed", "termination", "dense"] = field(
+        default="auto",
+        metadata={
+            "help": "How progress enters the update. 'mixed' (the paper's RL): half of each group is forced to stop at the "
+            "prefix and gets r, the other half continues and gets r + alpha (r - J). 'termination': the advantage is "
+            "R - J(prefix), without group mean or std. 'dense' (the authors' online variant): each thinking token gets the "
+            "outcome advantage + alpha x the progress of its episode. 'none': plain GRPO. 'auto': 'dense' if mrt_progress "
+            "is among the reward functions, else 'none'."
+        },
+    )
+    mrt_prefix: Literal["none", "dataset", "online"] = field(
+        default="none",
+        metadata={
+            "help": "Where rollouts start. 'none': at the bare problem. 'dataset': after the thinking in column `prefix`, "
+            "whose success probability is in column `prefix_success`. 'online': after a random number of episodes of one "
+            "fresh trace for each problem."
+        },
+    )
+    mrt_alpha: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of progress beside the outcome reward. The paper sweeps 0, 0.2, 0.4, 0.8 and 1.6 for "
+            "backtracking and gives none for open-ended RL; the authors' online variant uses 1."
+        },
+    )
+    mrt_episodes: int = field(
+        default=6,
+        metadata={
+            "help": "Most episodes to tell apart in a trace; where there are more, neighbours are merged evenly. The "
+            "authors' online variant: 6."
+        },
+    )
+    mrt_samples: int = field(
+        default=4,
+        metadata={
+            "help": "Answers that the meta-prover draws after each prefix. The authors' online variant: 4; the paper's "
+            "analysis: 8; backtracking: 20."
+        },
+    )
+    mrt_termination: str = field(
+        default="explain",
+        metadata={
+            "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that ends in "
+            "\\boxed{. Anything else is taken as the text; it must contain </think>."
+        },
+    )
+    mrt_estimator: Literal["sample", "likelihood"] = field(
+        default="sample",
+        metadata={
+            "help": "'sample' (the paper's): J is the share of drawn answers that are right. 'likelihood' (ours): J is the "
+            "probability of the gold answer, from one forward pass; it needs a termination that ends in \\boxed{."
+        },
+    )
+    mrt_answer_tokens: int = field(
+        default=4096,
+        metadata={"help": "Most tokens of a meta-prover's answer. The paper's analysis: 4096."},
+    )
+    mrt_answer_temperature: float = field(
+        default=0.7,
+        metadata={"help": "Temperature of the meta-prover's answers. The paper's analysis: 0.7."},
+    )
+    mrt_length_alpha: float = field(
+        default=0.1,
+        metadata={
+            "help": "Weight of mrt_length_penalty, in [0, 1): a right answer is worth 1 - weight x sigmoid(standardised "
+            "length) (arXiv 2502.04463, which sweeps 0.05, 0.1, 0.2 and 0.4)."
+        },
+    )
+    mrt_regret_steps: int = field(
+        default=0,
+        metadata={"help": "Measure regret on held-out problems every so many optimiser steps; 0 never does."},
+    )
+    mrt_regret_problems: int = field(
+        default=32,
+        metadata={"help": "How many problems of the evaluation split to measure regret on."},
+    )
+
+    def __post_init__(self):
+        for name in ("mrt_episodes", "mrt_samples", "mrt_answer_tokens", "mrt_regret_problems"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("mrt_alpha", "mrt_answer_temperature", "mrt_regret_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.mrt_length_alpha < 1:
+            raise ValueError(f"mrt_length_alpha must be in [0, 1), got {self.mrt_length_alpha}.")

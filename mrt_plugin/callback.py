@@ -1,0 +1,104 @@
+r"""What a run says about its episodes: the `mrt/*` metrics, beside TRL's own, wherever `report_to` points."""
+
+import math
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
+from accelerate.utils import gather_object
+from transformers import TrainerCallback
+
+from .analysis.regret import regret_at, roll_out
+from .meta_prover import Measurement
+from .progress import progress
+from .sampling import PolicySampler, SamplingSettings
+from .upstream import generating_policy, text_tokenizer
+
+
+def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[str, float]:
+    """
+    Metrics of one training step.
+
+    Args:
+        measurements (`Sequence[Measurement]`):
+            What the meta-prover did, on all ranks.
+        seconds (`float`):
+            How long it took.
+
+    Returns:
+        `dict[str, float]`:
+            `mrt/branch_tokens`, `mrt/branch_seconds`, `mrt/grader_timeouts`; for traces `mrt/progress_mean` (of an
+            episode), `mrt/episodes_mean` (of a trace) and `mrt/success_probability/episode_<j>` (over the traces that
+            have one); for prefixes to start from `mrt/prefix_success`.
+
+    Example:
+    ```python
+    >>> measurement = Measurement(np.array([0.25, 1.0]), np.array([3.0, 3.0]), samples=4, tokens=24, timeouts=0)
+    >>> step_metrics([measurement], seconds=0.5)["mrt/progress_mean"]
+    0.75
+
+    ```
+    """
+    curves = [measurement.success_probability for measurement in measurements]
+    metrics = {
+        "mrt/branch_tokens": float(sum(measurement.tokens for measurement in measurements)),
+        "mrt/branch_seconds": seconds,
+        "mrt/grader_timeouts": float(sum(measurement.timeouts for measurement in measurements)),
+    }
+    if not any(len(curve) > 1 for curve in curves):  # prefixes to start from, not traces
+        return metrics | {"mrt/prefix_success": _mean([curve[0] for curve in curves])}
+    metrics["mrt/progress_mean"] = _mean(np.concatenate([progress(curve) for curve in curves]))
+    metrics["mrt/episodes_mean"] = _mean([len(curve) - 1 for curve in curves])
+    for episode, values in enumerate(zip_longest(*curves, fillvalue=math.nan)):
+        metrics[f"mrt/success_probability/episode_{episode}"] = _mean(values)
+    return metrics
+
+
+class MRTCallback(TrainerCallback):
+    """
+    Measures regret on held-out problems with the live policy, every `mrt_regret_steps` optimiser steps: one rollout for
+    each of the first `mrt_regret_problems` rows of the evaluation split, normalised regret at a budget of
+    `max_completion_length` tokens, as `mrt/regret`. The training run draws the same random numbers with and without it.
+
+    [`~mrt_plugin.MRTTrainer`] adds one to itself.
+    """
+
+    def __init__(self):
+        self.trainer = None
+
+    def bind(self, trainer) -> None:
+        """Gives the callback its trainer, which transformers does not hand to callbacks."""
+        if trainer.mrt_args.mrt_regret_steps and trainer.eval_dataset is None:
+            raise ValueError(
+                "mrt_regret_steps needs held-out problems: give an evaluation split (dataset_test_split, with "
+                "eval_strategy other than 'no'), or set mrt_regret_steps: 0."
+            )
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        every = self.trainer.mrt_args.mrt_regret_steps
+        if every and state.global_step % every == 0:
+            self.trainer._metrics["train"]["mrt/regret"].append(self.measure())
+
+    def measure(self) -> float:
+        """Mean normalised regret of the live policy; each rank takes its share of the problems."""
+        trainer, mrt = self.trainer, self.trainer.mrt_args
+        total = min(mrt.mrt_regret_problems, len(trainer.eval_dataset))
+        mine = range(trainer.accelerator.process_index, total, trainer.accelerator.num_processes)
+        rows = [trainer.eval_dataset[index] for index in mine]
+        settings = SamplingSettings(
+            trainer.args.max_completion_length, trainer.args.temperature, trainer.args.top_p, seed=trainer.args.seed
+        )
+        with generating_policy(trainer) as policy:
+            meta_prover = trainer.meta_prover(PolicySampler(policy, text_tokenizer(trainer)), seed=trainer.args.seed)
+            prompts = trainer.bare_prompt_ids(rows)
+            rollouts = roll_out(
+                meta_prover, prompts, [row["solution"] for row in rows], settings, episodes=mrt.mrt_episodes
+            )
+        return regret_at(gather_object(rollouts), trainer.args.max_completion_length)
+
+
+def _mean(values: Sequence[float]) -> float:
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else math.nan

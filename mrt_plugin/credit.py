@@ -1,0 +1,210 @@
+r"""What each credit mode adds to GRPO, and which settings cannot go with it.
+
+For rollouts from the bare problem the progress of all episodes telescopes to J_G - J_0, and J_0 is one constant for a
+group; likewise r - J differs from r by a constant where a group shares its prefix. GRPO's group mean cancels both. Progress
+changes the update only where a group *mixes* continuing and forced rollouts (`mixed`), where J *replaces* the group mean
+(`termination`), or where credit is given *per episode* (`dense`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .arguments import MRTArguments
+from .meta_prover import check_termination
+from .progress import progress
+from .rewards import mrt_accuracy, mrt_progress
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """
+    Where a rollout starts, beyond its prompt.
+
+    Args:
+        token_ids (`list[int]`):
+            Thinking that it continues and, if it is forced to stop, the text that makes it: context, never a target.
+        success (`float`):
+            J of the prefix.
+        continues (`bool`):
+            Whether it thinks on.
+    """
+
+    token_ids: list[int]
+    success: float
+    continues: bool
+
+
+def termination_credit(rewards: torch.Tensor, weights: torch.Tensor, success: torch.Tensor) -> torch.Tensor:
+    """
+    Advantage R - J(prefix): the chance of success on stopping at the prefix is the baseline, and nothing is scaled.
+
+    Args:
+        rewards (`torch.Tensor` of shape (B, F)):
+            Rewards, NaN where a function skipped the row.
+        weights (`torch.Tensor` of shape (F,)):
+            Weight of each function.
+        success (`torch.Tensor` of shape (B,)):
+            J of each row's prefix.
+
+    Returns:
+        `torch.Tensor` of shape (B,):
+            Advantages; 0 where every function skipped the row or J is unknown.
+
+    Example:
+    ```python
+    >>> rewards = torch.tensor([[1.0], [0.0], [float("nan")]])
+    >>> termination_credit(rewards, torch.ones(1), torch.full((3,), 0.25)).tolist()
+    [0.75, -0.25, 0.0]
+
+    ```
+    """
+    total = (rewards * weights.to(rewards)).nansum(1)
+    total[rewards.isnan().all(1)] = torch.nan
+    return torch.nan_to_num(total - success.to(total), nan=0.0)
+
+
+def dense_credit(cuts: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """
+    The progress of its episode for every token of a thinking; 0 before, between and behind.
+
+    Args:
+        cuts (`Sequence[Sequence[int]]`):
+            For each of B rows, where its prefixes 0, ..., G end, in completion tokens.
+        success (`Sequence[np.ndarray]`):
+            For each row, J of those prefixes. Progress to or from an unknown J (NaN) counts as 0.
+        width (`int`):
+            Tokens T of the padded completions.
+
+    Returns:
+        `np.ndarray` of shape (B, T)
+
+    Example:
+    ```python
+    >>> dense_credit([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7).tolist()
+    [[0.0, 0.0, 0.75, 0.75, 0.75, 0.0, 0.0]]
+
+    ```
+    """
+    credit = np.zeros((len(cuts), width))
+    for row, (row_cuts, row_success) in enumerate(zip(cuts, success, strict=True)):
+        for begin, end, gain in zip(row_cuts[:-1], row_cuts[1:], progress(row_success), strict=True):
+            credit[row, begin:end] = np.nan_to_num(gain)
+    return credit
+
+
+def reward_name(reward: str | Callable) -> str:
+    return getattr(reward, "__name__", str(reward))
+
+
+def credit_mode(mrt_args: MRTArguments, reward_funcs: list) -> str:
+    """The credit mode, with `auto` resolved: `dense` if `mrt_progress` is among the rewards, else plain GRPO."""
+    named = "mrt_progress" in map(reward_name, reward_funcs)
+    if mrt_args.mrt_credit == "none" and named:
+        logger.warning(
+            "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from the "
+            "outcome by one constant in each group; group normalisation cancels it. It is left out."
+        )
+    if mrt_args.mrt_credit == "auto":
+        return "dense" if named else "none"
+    return mrt_args.mrt_credit
+
+
+def rewards_for(credit: str, reward_funcs: list, weights: list[float] | None, alpha: float) -> tuple[list, list | None]:
+    """
+    Reward functions and their weights for a credit mode. `mixed` adds `alpha` x `mrt_progress` to the reward; the other
+    modes give progress through the advantages. Without an outcome reward, `mrt_accuracy` is it.
+
+    ```python
+    >>> funcs, weights = rewards_for("mixed", [mrt_progress], None, alpha=0.4)
+    >>> [reward_name(reward) for reward in funcs], weights
+    (['mrt_accuracy', 'mrt_progress'], [1.0, 0.4])
+
+    ```
+    """
+    if credit == "none" and "mrt_progress" not in map(reward_name, reward_funcs):
+        return reward_funcs, weights
+    if weights is not None and len(weights) != len(reward_funcs):
+        raise ValueError(f"reward_weights has {len(weights)} entries for {len(reward_funcs)} reward functions.")
+    weights = weights or [1.0] * len(reward_funcs)
+    outcome = [
+        (reward, weight)
+        for reward, weight in zip(reward_funcs, weights, strict=True)
+        if reward_name(reward) != "mrt_progress"
+    ] or [(mrt_accuracy, 1.0)]
+    if credit == "mixed":
+        outcome.append((mrt_progress, alpha))
+    reward_funcs, weights = map(list, zip(*outcome, strict=True))
+    return reward_funcs, weights
+
+
+def check_combination(credit: str, mrt_args: MRTArguments, args, trainer_kwargs: dict) -> None:
+    """
+    Refuses settings that would do nothing, or something else, in silence.
+
+    Args:
+        credit (`str`):
+            Credit mode, resolved.
+        mrt_args ([`~mrt_plugin.MRTArguments`]):
+            Arguments of MRT.
+        args ([`~trl.GRPOConfig`]):
+            Arguments of the trainer.
+        trainer_kwargs (`dict`):
+            What else the trainer is given: the data set, tools, ...
+
+    Raises:
+        `ValueError`: Says which setting, why, and what to do.
+    """
+    prefix = mrt_args.mrt_prefix
+    if credit == "none":
+        if prefix != "none":
+            raise ValueError(f"mrt_prefix: {prefix} needs mrt_credit: mixed, termination or dense; it is none.")
+        return
+    check_termination(mrt_args.mrt_termination, mrt_args.mrt_estimator)
+    if credit in ("mixed", "termination") and prefix == "none":
+        why = {
+            "mixed": "there is no prefix after which half of the group could be forced to stop",
+            "termination": "the baseline J(prefix) is one constant for each problem, the same for every rollout",
+        }[credit]
+        raise ValueError(f"mrt_credit: {credit} on bare problems: {why}. Set mrt_prefix: online or dataset.")
+    if credit == "mixed" and args.num_generations % 2:
+        raise ValueError(
+            f"mrt_credit: mixed splits each group in two halves; num_generations: {args.num_generations} is odd."
+        )
+    if credit == "mixed" and getattr(args, "multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize":
+        raise ValueError(
+            "mrt_credit: mixed adds alpha (r - J) to r before normalisation; use "
+            "multi_objective_aggregation: sum_then_normalize."
+        )
+    if credit == "mixed" and args.use_vllm and args.vllm_mode == "server":
+        raise ValueError(
+            "mrt_credit: mixed gives two prompts to a group, but TRL's vLLM server mode sends one for each group. Use "
+            "vllm_mode: colocate."
+        )
+    if credit == "dense" and getattr(args, "importance_sampling_level", "token") != "token":
+        raise ValueError(
+            "mrt_credit: dense gives each token its own advantage, which importance_sampling_level: "
+            f"{args.importance_sampling_level} averages away over the sequence. Use importance_sampling_level: token."
+        )
+    if credit == "dense" and args.loss_type == "vespo":
+        raise ValueError(
+            "mrt_credit: dense gives each token its own advantage, but loss_type: vespo weighs whole sequences. Use dapo, "
+            "bnpo, grpo, dr_grpo or cispo."
+        )
+    for name in ("tools", "environment_factory", "rollout_func"):
+        if trainer_kwargs.get(name):
+            raise ValueError(f"mrt_credit: {credit} does not know how to cut a rollout that {name} takes part in.")
+    columns = getattr(trainer_kwargs.get("train_dataset"), "column_names", None)
+    needed = ["solution"] + ["prefix", "prefix_success"] * (prefix == "dataset")
+    missing = [column for column in needed if columns is not None and column not in columns]
+    if missing:
+        raise ValueError(
+            f"The training data lacks the column(s) {missing}, which mrt_credit: {credit} with mrt_prefix: {prefix} "
+            f"needs; it has {columns}."
+        )

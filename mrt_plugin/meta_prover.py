@@ -1,0 +1,274 @@
+r"""Prefixes -> success probabilities, by forced termination.
+
+The meta-prover is the policy itself, made to stop thinking at a prefix and to answer (section 4 of arXiv 2503.07572). How
+often it is right there is the success probability J of the prefix. Sampling plus grading, nothing else: what the
+probabilities are used for (a reward, a kept training row, a regret curve) is decided elsewhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .episodes import CLOSE, OPEN, decode, episode_spans, merge_spans, split_answer, thinking_span, token_boundaries
+from .grading import Outcome, grade
+from .sampling import Prompt, Sampler, SamplingSettings
+
+
+TERMINATIONS = {
+    # The text of the authors' analysis code.
+    "explain": (
+        "Time is up.\n\nGiven the time I've spent and the approaches I've tried, I should stop thinking and formulate a "
+        "final answer based on what I already have.\n</think>\n\n**Step-by-Step Explanation and Answer:**\n\n1. **"
+    ),
+    # Ours: nothing left to write but the answer itself.
+    "answer": "</think>\n\n**Final Answer**\n\n\\boxed{",
+}
+END_OF_TRACE = "\n</think>"
+"""With `explain`, all that is appended to a whole trace."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """
+    A thinking trace of G episodes, in tokens.
+
+    Args:
+        token_ids (`list[int]`):
+            The prompt, the opening tag, and the thinking as the policy wrote it.
+        cuts (`list[int]`):
+            G + 1 ascending numbers of tokens: where prefixes 0, ..., G end. Prefix 0 ends where the thinking begins.
+        solution (`str`):
+            Gold answer.
+    """
+
+    token_ids: list[int]
+    cuts: list[int]
+    solution: str
+
+    @property
+    def episodes(self) -> int:
+        return len(self.cuts) - 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """
+    What the meta-prover did after each prefix of one trace.
+
+    Args:
+        success_probability (`np.ndarray` of shape (G + 1,)):
+            J after 0, ..., G episodes; NaN where no answer could be graded (an unparseable gold, or nothing but time-outs).
+        answer_tokens (`np.ndarray` of shape (G + 1,)):
+            Mean length of the answers, in tokens.
+        samples (`int`):
+            Answers drawn after each prefix; 0 where they were scored and not drawn.
+        tokens (`int`):
+            Tokens that were spent on this trace: those drawn, or those scored. Prefixes that several traces of a call share
+            are paid for by the first.
+        timeouts (`int`):
+            Answers without a verdict; they do not count in J.
+    """
+
+    success_probability: np.ndarray
+    answer_tokens: np.ndarray
+    samples: int
+    tokens: int
+    timeouts: int
+
+
+def segment(tokenizer, prompt_ids: Sequence[int], completion_ids: Sequence[int], solution: str, episodes: int) -> Trace:
+    r"""
+    Cuts a completion into episodes without moving a token.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Tokenizer of the policy.
+        prompt_ids (`Sequence[int]`):
+            Token ids of the prompt.
+        completion_ids (`Sequence[int]`):
+            Token ids that the policy wrote.
+        solution (`str`):
+            Gold answer.
+        episodes (`int`):
+            Most episodes to tell apart; where there are more, neighbours are merged evenly.
+
+    Returns:
+        [`Trace`]:
+            The trace. It has no episode if the completion does not think; its only prefix is then an opened, empty thinking.
+    """
+    opening = opening_ids(tokenizer, prompt_ids)
+    completion = decode(tokenizer, completion_ids)
+    span = thinking_span(completion, opened=not opening)
+    if span is None:
+        token_ids = [*prompt_ids, *opening]
+        return Trace(token_ids, [len(token_ids)], solution)
+    start, end = span
+    spans = merge_spans(episode_spans(completion[start:end]), episodes)
+    offsets = [start, *(start + episode_end for _, episode_end in spans)]
+    cuts = [len(prompt_ids) + cut for cut in token_boundaries(tokenizer, completion_ids, offsets)]
+    return Trace([*prompt_ids, *completion_ids[: cuts[-1] - len(prompt_ids)]], cuts, solution)
+
+
+class MetaProver:
+    r"""
+    Estimates success probabilities with a sampler.
+
+    Args:
+        sampler ([`~mrt_plugin.sampling.Sampler`]):
+            The policy. `likelihood` needs one that can score, such as [`~mrt_plugin.sampling.PolicySampler`].
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer.
+        termination (`str`, *optional*, defaults to `"explain"`):
+            What is appended to make the policy stop and answer. `explain` is the paper's text, after which the policy still
+            writes an explanation; the whole trace is then only closed. `answer` is a short one that opens the answer's box.
+            Anything else is the text itself. Texts other than `explain` follow every prefix, the whole trace included.
+        estimator (`str`, *optional*, defaults to `"sample"`):
+            `sample` (the paper's) draws answers and grades them. `likelihood` (ours) takes the probability of the gold
+            answer, teacher-forced, in one pass: no noise, no decoding, but it only knows one way to write the answer.
+        samples (`int`, *optional*, defaults to `8`):
+            Answers to draw after each prefix.
+        settings ([`~mrt_plugin.sampling.SamplingSettings`], *optional*):
+            How to draw them. Defaults to the paper's: 4096 tokens, temperature 0.7, top-p 1.
+
+    Raises:
+        `ValueError`: If `likelihood` is asked for with a termination after which the answer does not follow at once.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        tokenizer,
+        termination: str = "explain",
+        estimator: str = "sample",
+        samples: int = 8,
+        settings: SamplingSettings | None = None,
+    ):
+        self.sampler, self.tokenizer, self.samples = sampler, tokenizer, samples
+        self.settings = settings or SamplingSettings(max_new_tokens=4096, temperature=0.7)
+        self.termination = check_termination(termination, estimator)
+        self.estimator = estimator
+        self.termination_ids = tokenize(tokenizer, self.termination)
+
+    def success_probabilities(self, traces: Sequence[Trace]) -> list[Measurement]:
+        """
+        J after every prefix of every trace, in one call to the sampler.
+
+        Prefixes of the same tokens and the same gold answer are measured once: all rollouts of a problem share J_0.
+        """
+        keys: list[list[tuple]] = []  # of each prefix of each trace
+        prompts: dict[tuple, tuple[Prompt, str]] = {}
+        for trace in traces:
+            keys.append([])
+            for j, cut in enumerate(trace.cuts):
+                suffix = self._suffix(whole=0 < j == trace.episodes)
+                key = (tuple(trace.token_ids[:cut]), suffix, trace.solution)
+                prompts.setdefault(key, (Prompt(trace.token_ids, cut, tokenize(self.tokenizer, suffix)), trace.solution))
+                keys[-1].append(key)
+        estimate = self._sample if self.estimator == "sample" else self._likelihood
+        estimates = dict(zip(prompts, estimate(*zip(*prompts.values(), strict=True)) if prompts else [], strict=True))
+
+        measurements, paid = [], set()
+        for trace_keys in keys:
+            values, answer_tokens, tokens, timeouts = zip(*(estimates[key] for key in trace_keys), strict=True)
+            new = [key not in paid for key in trace_keys]
+            paid.update(trace_keys)
+            measurements.append(
+                Measurement(
+                    np.array(values),
+                    np.array(answer_tokens),
+                    self.samples if self.estimator == "sample" else 0,
+                    int(np.dot(tokens, new)),
+                    int(np.dot(timeouts, new)),
+                )
+            )
+        return measurements
+
+    def _suffix(self, whole: bool) -> str:
+        return END_OF_TRACE if whole and self.termination == TERMINATIONS["explain"] else self.termination
+
+    def _sample(self, prompts, solutions) -> list[tuple[float, float, int, int]]:
+        """(J, mean answer tokens, tokens spent, time-outs) of each prompt, from drawn answers."""
+        completions = self.sampler.sample(prompts, self.samples, self.settings)
+        # The answer's box may have been opened by the termination.
+        answers = [
+            split_answer(decode(self.tokenizer, prompt.suffix) + decode(self.tokenizer, token_ids))
+            for prompt, drawn in zip(prompts, completions, strict=True)
+            for token_ids in drawn
+        ]
+        outcomes = grade(answers, [solution for solution in solutions for _ in range(self.samples)])
+        estimates = []
+        for index, drawn in enumerate(completions):
+            mine = outcomes[index * self.samples : (index + 1) * self.samples]
+            graded = [outcome for outcome in mine if outcome not in (Outcome.TIMED_OUT, Outcome.UNPARSEABLE_GOLD)]
+            right = sum(outcome is Outcome.RIGHT for outcome in graded)
+            tokens = sum(map(len, drawn))
+            timeouts = sum(outcome is Outcome.TIMED_OUT for outcome in mine)
+            estimates.append((right / len(graded) if graded else np.nan, tokens / len(drawn), tokens, timeouts))
+        return estimates
+
+    def _likelihood(self, prompts, solutions) -> list[tuple[float, float, int, int]]:
+        """The same from the probability of the gold answer and of the brace that closes its box."""
+        closing = "}" * self.termination.count("\\boxed{")
+        targets = [tokenize(self.tokenizer, bare_answer(solution) + closing) for solution in solutions]
+        log_probabilities = self.sampler.score(prompts, targets)
+        return [
+            (float(np.exp(value)), len(target), len(prompt.suffix) + len(target), 0)
+            for value, target, prompt in zip(log_probabilities, targets, prompts, strict=True)
+        ]
+
+
+def check_termination(termination: str, estimator: str = "sample") -> str:
+    r"""
+    The text that a `termination` stands for.
+
+    ```python
+    >>> check_termination("answer", "likelihood").endswith("\\boxed{")
+    True
+
+    ```
+    """
+    text = TERMINATIONS.get(termination, termination)
+    if CLOSE not in text:
+        raise ValueError(
+            f"mrt_termination must be one of {list(TERMINATIONS)} or a text with {CLOSE} in it, which ends the thinking; "
+            f"got {termination!r}."
+        )
+    if estimator == "likelihood" and not text.endswith("\\boxed{"):
+        raise ValueError(
+            "mrt_estimator: likelihood scores the gold answer right after the termination, so that has to end with "
+            "\\boxed{. Set mrt_termination: answer, or use mrt_estimator: sample."
+        )
+    return text
+
+
+def bare_answer(solution: str) -> str:
+    r"""
+    What a gold answer puts into the box: the content of its last `\boxed{}`, else the answer without its dollar signs.
+
+    ```python
+    >>> bare_answer("So it is $\\boxed{\\frac{1}{2}}$."), bare_answer("$7$")
+    ('\\frac{1}{2}', '7')
+
+    ```
+    """
+    _, box, rest = solution.rpartition("\\boxed{")
+    if not box:
+        return solution.strip().strip("$").strip()
+    depth = 1
+    for index, character in enumerate(rest):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return rest[:index].strip()
+    return rest.strip()
+
+
+def opening_ids(tokenizer, prompt_ids: Sequence[int]) -> list[int]:
+    """Tokens that open the thinking after a prompt: none where the chat template has done so."""
+    prompt = decode(tokenizer, prompt_ids)
+    return [] if prompt.rfind(OPEN) > prompt.rfind(CLOSE) else tokenize(tokenizer, f"{OPEN}\n")
+
+
+def tokenize(tokenizer, text: str) -> list[int]:
+    """Tokens to append to others: no special ones are added."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

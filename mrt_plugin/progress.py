@@ -1,0 +1,142 @@
+r"""Success probabilities -> progress, regret, maj@p, pass@k.
+
+`success_probability` stands for the sequence J_0, ..., J_G of one trace: how often the meta-prover is right when it is
+made to answer after 0, ..., G episodes. Pure numpy; equation and section numbers are those of arXiv 2503.07572.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from itertools import combinations
+from math import comb
+
+import numpy as np
+
+
+def progress(success_probability: Sequence[float]) -> np.ndarray:
+    """
+    What each episode added to the chance of success (Definition 6.1): `J_j - J_{j-1}`.
+
+    Args:
+        success_probability (`Sequence[float]` of shape (G + 1,)):
+            J after 0, ..., G episodes.
+
+    Returns:
+        `np.ndarray` of shape (G,):
+            Progress of episodes 1, ..., G. Its sum is `J_G - J_0`.
+
+    Example:
+    ```python
+    >>> progress([0.25, 0.25, 1.0]).tolist()
+    [0.0, 0.75]
+
+    ```
+    """
+    return np.diff(np.asarray(success_probability, dtype=float))
+
+
+def cumulative_regret(success_probability: Sequence[float], oracle: float | Sequence[float] = 1.0) -> float:
+    r"""
+    Cumulative regret against a comparator (Definition 4.1): `sum_j oracle_j - J_j` over the episodes 1, ..., G.
+
+    Args:
+        success_probability (`Sequence[float]` of shape (G + 1,)):
+            J after 0, ..., G episodes.
+        oracle (`float` or `Sequence[float]` of shape (G,), *optional*, defaults to `1.0`):
+            Success probability of the comparator after each episode.
+
+    Example:
+    ```python
+    >>> cumulative_regret([0.25, 0.25, 1.0])
+    0.75
+
+    ```
+    """
+    return float(np.sum(np.asarray(oracle) - np.asarray(success_probability, dtype=float)[1:]))
+
+
+def normalized_regret(success_probability: Sequence[float], tokens: Sequence[float], token_budget: float) -> float:
+    """
+    Regret of one trace against an oracle that is always right, per token of the budget (section 7 of the paper's
+    analysis): one minus the area under J over tokens, divided by the budget.
+
+    The curve starts in (0, 0), is linear between the measured points, is cut at the budget, and is held at its last value
+    where the trace ends before it.
+
+    Args:
+        success_probability (`Sequence[float]` of shape (N,)):
+            J at each measured prefix.
+        tokens (`Sequence[float]` of shape (N,)):
+            Tokens spent there, ascending: those of the prefix and those of the answer.
+        token_budget (`float`):
+            Budget C_0, in tokens.
+
+    Returns:
+        `float`:
+            Regret in [0, 1]; lower is better. The regret of a model is the mean over problems of the mean over traces.
+
+    Example:
+    ```python
+    >>> round(normalized_regret([0.25, 0.5, 1.0], [1000, 3000, 6000], 4096), 6)
+    0.628149
+
+    ```
+    """
+    tokens = np.concatenate([[0.0], np.asarray(tokens, dtype=float)])
+    values = np.concatenate([[0.0], np.asarray(success_probability, dtype=float)])
+    if token_budget <= 0:
+        raise ValueError(f"token_budget must be positive, got {token_budget}.")
+    if (np.diff(tokens) < 0).any():
+        raise ValueError(f"tokens must be ascending and not negative, got {tokens[1:].tolist()}.")
+    inside = tokens < token_budget
+    at_budget = np.interp(token_budget, tokens, values)  # holds the last value beyond the last point
+    area = np.trapezoid(np.append(values[inside], at_budget), np.append(tokens[inside], token_budget))
+    return float(1.0 - area / token_budget)
+
+
+def majority_at(answers: Sequence[Hashable], gold: Hashable, p: int) -> float:
+    """
+    maj@p: the chance that a majority vote among p of the answers, drawn without replacement, is right.
+
+    Args:
+        answers (`Sequence[Hashable]`):
+            K answers, equal where they mean the same.
+        gold (`Hashable`):
+            The right one.
+        p (`int`):
+            Number of votes, at most K.
+
+    Returns:
+        `float`:
+            Mean over all draws of 1 if the gold answer has the most votes, 0.5 if it shares them, else 0.
+
+    Example:
+    ```python
+    >>> round(majority_at(["7", "7", "3"], gold="7", p=2), 4)
+    0.6667
+
+    ```
+    """
+    if not 1 <= p <= len(answers):
+        raise ValueError(f"p must be in 1..{len(answers)} (the number of answers), got {p}.")
+    return float(np.mean([_vote(draw, gold) for draw in combinations(answers, p)]))
+
+
+def _vote(votes: Sequence[Hashable], gold: Hashable) -> float:
+    counts = Counter(votes)
+    mine, best_other = counts.pop(gold, 0), max(counts.values(), default=0)
+    return 0.5 if mine == best_other else float(mine > best_other)
+
+
+def pass_at(k: int, correct: int, total: int) -> float:
+    """
+    Unbiased pass@k from `correct` right answers out of `total`: `1 - C(n - c, k) / C(n, k)` (arXiv 2107.03374).
+
+    ```python
+    >>> pass_at(2, correct=1, total=4)
+    0.5
+
+    ```
+    """
+    if not 1 <= k <= total or not 0 <= correct <= total:
+        raise ValueError(f"needs 1 <= k <= total and 0 <= correct <= total, got {k=}, {correct=}, {total=}.")
+    return 1.0 - comb(total - correct, k) / comb(total, k)

@@ -1,0 +1,153 @@
+r"""Reward functions in TRL's signature, for chat messages and for plain strings.
+
+A row that cannot be judged (its gold answer does not parse, or the grader ran out of time) gets `None`: TRL skips it.
+"""
+
+import logging
+import math
+from itertools import groupby
+
+from .episodes import split_answer
+from .grading import Outcome, grade
+
+
+logger = logging.getLogger(__name__)
+
+_REWARD = {Outcome.RIGHT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0}
+
+
+def completion_text(completion: str | list[dict]) -> str:
+    """The text of a completion: a plain string, or the last of a list of messages."""
+    return completion if isinstance(completion, str) else completion[-1].get("content") or ""
+
+
+def mrt_accuracy(completions: list, solution: list[str], log_metric=None, **kwargs) -> list[float | None]:
+    r"""
+    The verifier's reward r: 1 if the answer is right, 0 if it is wrong or missing. The answer is looked for behind
+    `</think>`; a thinking that was cut has none.
+
+    Args:
+        completions (`list[str]` or `list[list[dict]]`):
+            Completions.
+        solution (`list[str]`):
+            Gold answers, in LaTeX or plain.
+        log_metric (`callable`, *optional*):
+            Given by TRL's trainer, to log the number of time-outs.
+
+    Returns:
+        `list[float | None]`:
+            One reward each; `None` where the gold answer cannot be parsed or the grader ran out of time.
+
+    Example:
+    ```python
+    >>> mrt_accuracy(["Hm.\n</think>\n\\boxed{5}", "<think>\n\\boxed{5}"], solution=["5", "5"])
+    [1.0, 0.0]
+
+    ```
+    """
+    outcomes = grade([split_answer(completion_text(completion)) for completion in completions], solution)
+    if log_metric is not None:
+        log_metric("rewards/mrt_accuracy/timeouts", float(sum(outcome is Outcome.TIMED_OUT for outcome in outcomes)))
+    return [_REWARD.get(outcome) for outcome in outcomes]
+
+
+def mrt_progress(
+    completions: list,
+    solution: list[str],
+    prefix_success: list[float] | None = None,
+    continues: list[bool] | None = None,
+    **kwargs,
+) -> list[float | None]:
+    r"""
+    Progress that a rollout made from its prefix: `r - J(prefix)`.
+
+    As a scalar it means something only where a group mixes rollouts that continue with rollouts that are forced to stop,
+    as [`~mrt_plugin.MRTTrainer`] arranges it with `mrt_credit: mixed`. Where all rollouts of a group share a prefix, J is
+    one constant, and GRPO's group mean cancels it.
+
+    Args:
+        completions (`list[str]` or `list[list[dict]]`):
+            Completions, with the prefix that they continue.
+        solution (`list[str]`):
+            Gold answers.
+        prefix_success (`list[float]`):
+            J of each row's prefix: a column of the data set, or given by `MRTTrainer`.
+        continues (`list[bool]`, *optional*):
+            Whether the row thinks on after its prefix; a row that is forced to stop makes no progress. Given by
+            `MRTTrainer`.
+
+    Returns:
+        `list[float | None]`:
+            One reward each, in [-1, 1].
+
+    Raises:
+        `ValueError`: If nobody measured J.
+
+    Example:
+    ```python
+    >>> completions = ["Hm.\n</think>\n\\boxed{5}"] * 2
+    >>> mrt_progress(completions, solution=["5", "5"], prefix_success=[0.25, 0.25], continues=[True, False])
+    [0.75, 0.0]
+
+    ```
+    """
+    if prefix_success is None:
+        raise ValueError(
+            "mrt_progress needs J(prefix). Train with MRTTrainer (accelerate launch -m mrt_plugin.grpo), which measures it, "
+            "or give the data set the columns `prefix` and `prefix_success`."
+        )
+    if continues is None:
+        logger.warning(
+            "mrt_progress is used as a scalar reward outside MRTTrainer: J(prefix) is the same for a whole group, so group "
+            "normalisation cancels it and the run equals one with mrt_accuracy."
+        )
+        continues = [True] * len(completions)
+    return [
+        reward if reward is None else (reward - success) * thinks_on
+        for reward, success, thinks_on in zip(mrt_accuracy(completions, solution), prefix_success, continues, strict=True)
+    ]
+
+
+def mrt_length_penalty(
+    prompts: list, completions: list, completion_ids: list[list[int]], solution: list[str], alpha: float = 0.1, **kwargs
+) -> list[float | None]:
+    r"""
+    The length-penalty baseline (arXiv 2502.04463): a right answer is worth `1 - alpha * sigmoid((L - mean) / std)`, a wrong
+    one 0. L is the completion's length in tokens; mean and std are those of the right answers to the same prompt.
+
+    Args:
+        prompts (`list`):
+            Prompts; neighbours with the same prompt form a group.
+        completions (`list[str]` or `list[list[dict]]`):
+            Completions.
+        completion_ids (`list[list[int]]`):
+            Their token ids.
+        solution (`list[str]`):
+            Gold answers.
+        alpha (`float`, *optional*, defaults to `0.1`):
+            Weight of the penalty, in [0, 1).
+
+    Returns:
+        `list[float | None]`:
+            One reward each, in [0, 1].
+
+    Example:
+    ```python
+    >>> rewards = mrt_length_penalty(["?"] * 2, ["\\boxed{5}"] * 2, [[1] * 10, [1] * 30], ["5", "5"], alpha=0.4)
+    >>> [round(reward, 3) for reward in rewards]
+    [0.892, 0.708]
+
+    ```
+    """
+    outcome_rewards = mrt_accuracy(completions, solution, **kwargs)
+    lengths = [len(token_ids) for token_ids in completion_ids]
+    rewards = []
+    for _, group in groupby(range(len(prompts)), key=lambda i: prompts[i]):
+        rows = list(group)
+        right = [lengths[i] for i in rows if outcome_rewards[i]]
+        mean = sum(right) / max(len(right), 1)
+        std = math.sqrt(sum((length - mean) ** 2 for length in right) / max(len(right), 1))
+        for i in rows:
+            penalty = 1 / (1 + math.exp(-(lengths[i] - mean) / (std or 1.0))) if outcome_rewards[i] else 0.0
+            rewards.append(outcome_rewards[i] and outcome_rewards[i] * (1 - alpha * penalty))
+    return rewards

@@ -1,0 +1,268 @@
+r"""One seam between the method and the engine that writes text: prompts of token ids in, completions of token ids out.
+
+A sampler is anything with the method `sample(prompts, n, settings)`. A [`Prompt`] is a cut-off trace and a suffix, so that
+an engine can see which prompts share their beginning, and tokens are appended, never made anew.
+
+[`PolicySampler`] is the engine in this process: a transformers model, the one being trained for instance. It reads every
+trace once and lets all prompts that branch off it share the keys and values. Left out: a paged cache, and models whose
+attention does not see the whole context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from transformers import DynamicCache, GenerationConfig
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """
+    The first `cut` tokens of a trace, then a suffix. Prompts that hold the same `trace` object share its computation.
+
+    Args:
+        trace (`Sequence[int]`):
+            Token ids.
+        cut (`int`, *optional*):
+            How many of them to keep, in tokens. Defaults to all.
+        suffix (`Sequence[int]`, *optional*, defaults to `()`):
+            Token ids that follow.
+
+    ```python
+    >>> Prompt([5, 6, 7], cut=2, suffix=[1]).token_ids
+    [5, 6, 1]
+
+    ```
+    """
+
+    trace: Sequence[int]
+    cut: int | None = None
+    suffix: Sequence[int] = ()
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [*self.trace[: self.cut], *self.suffix]
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """
+    How to sample.
+
+    Args:
+        max_new_tokens (`int`):
+            Most tokens to write.
+        temperature (`float`, *optional*, defaults to `1.0`):
+            Temperature; 0 takes the likeliest token.
+        top_p (`float`, *optional*, defaults to `1.0`):
+            Nucleus to sample from.
+        seed (`int`, *optional*):
+            Makes the call reproducible by itself and leaves torch's global generator as it was. By default the call draws
+            from the global generator, whose state the trainer saves in its checkpoints.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+class Sampler(Protocol):
+    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
+        """Writes `n` completions for each prompt: token ids, up to and including the end-of-sequence token."""
+        ...
+
+
+class PolicySampler:
+    """
+    Samples from, and scores with, a causal language model of transformers in this process.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            Model with full attention in every layer.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer, for the padding and end-of-sequence tokens.
+        max_batch_tokens (`int`, *optional*, defaults to `65536`):
+            Bound on the tokens, rows times width, whose keys and values are held at once for the traces, and as many again
+            for their branches. A single sequence may exceed it.
+
+    Raises:
+        `ValueError`: If a layer of the model does not attend to the whole context.
+    """
+
+    def __init__(self, model, tokenizer, max_batch_tokens: int = 2**16):
+        config = model.config
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"} or getattr(config, "use_sliding_window", False):
+            raise ValueError(
+                f"{type(model).__name__} has {sorted(kinds)} layers; branching in this process needs full attention in all."
+            )
+        self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
+        eos = model.generation_config.eos_token_id
+        self.eos_token_ids = {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or [])} - {None}
+        self.pad_token_id = next(
+            token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None
+        )
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
+        """
+        Writes `n` completions for each prompt.
+
+        Args:
+            prompts (`Sequence[Prompt]`):
+                N prompts, none of them empty.
+            n (`int`):
+                Completions for each prompt.
+            settings ([`SamplingSettings`]):
+                How to sample.
+
+        Returns:
+            `list[list[list[int]]]`:
+                N lists of `n` completions, each a list of token ids up to and including the end-of-sequence token.
+        """
+        generation_config = GenerationConfig(
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=settings.temperature > 0,
+            temperature=settings.temperature or 1.0,
+            top_p=settings.top_p,
+            top_k=0,
+            repetition_penalty=1.0,
+            eos_token_id=sorted(self.eos_token_ids),
+            pad_token_id=self.pad_token_id,
+        )
+        completions: list[list[list[int]]] = [[] for _ in prompts]
+        with _seeded(settings.seed, self.model.device):
+            for batch, inputs in self._batches(prompts, [()] * len(prompts), n, settings.max_new_tokens):
+                output = self.model.generate(**inputs, generation_config=generation_config)
+                written = output[:, inputs["input_ids"].shape[1] :].tolist()
+                for row, index in enumerate(i for i in batch for _ in range(n)):
+                    completions[index].append(self._until_end(written[row]))
+        return completions
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[Prompt], targets: Sequence[Sequence[int]]) -> list[float]:
+        """
+        Log-probability of a given continuation of each prompt, in nats, from one teacher-forced pass.
+
+        Args:
+            prompts (`Sequence[Prompt]`):
+                N prompts, none of them empty.
+            targets (`Sequence[Sequence[int]]`):
+                N continuations, as token ids.
+
+        Returns:
+            `list[float]`:
+                N sums of the log-probabilities of the target tokens, at temperature 1.
+        """
+        scores = [0.0] * len(prompts)
+        for batch, inputs in self._batches(prompts, targets, 1, 0):
+            width = inputs["past_key_values"].get_seq_length()
+            tail = inputs["input_ids"][:, width:]
+            position_ids = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)[:, width:]
+            logits = self.model(
+                input_ids=tail,
+                attention_mask=inputs["attention_mask"],
+                position_ids=position_ids,
+                past_key_values=inputs["past_key_values"],
+            ).logits
+            log_probabilities = logits[:, :-1].float().log_softmax(-1).gather(-1, tail[:, 1:, None])[..., 0]
+            for row, index in enumerate(batch):
+                length = len(targets[index])
+                scores[index] = log_probabilities[row, log_probabilities.shape[1] - length :].sum().item()
+        return scores
+
+    def _batches(self, prompts, targets, n: int, new_tokens: int) -> Iterator[tuple[list[int], dict]]:
+        """Yields indices of prompts, and inputs of `n` rows for each: keys and values of the trace, then what follows it."""
+        branches: dict[int, list[int]] = {}  # trace -> its prompts
+        for index, prompt in enumerate(prompts):
+            branches.setdefault(id(prompt.trace), []).append(index)
+        # The model has to read at least one token to say what comes next: where nothing follows the cut, the last one.
+        heads = [prompt.trace[: prompt.cut] for prompt in prompts]
+        tails = [[*prompt.suffix, *target] for prompt, target in zip(prompts, targets, strict=True)]
+        for index, tail in enumerate(tails):
+            if len(tail) == len(targets[index]):
+                if not heads[index]:
+                    raise ValueError(f"Prompt {index} is empty.")
+                heads[index], tails[index] = heads[index][:-1], [heads[index][-1], *tail]
+
+        longest = {trace: max(indices, key=lambda i: len(heads[i])) for trace, indices in branches.items()}
+        for traces in _chunks(list(branches), lambda trace: len(heads[longest[trace]]), self.max_batch_tokens):
+            keys_values = self._read([heads[longest[trace]] for trace in traces])
+            row_of = {index: row for row, trace in enumerate(traces) for index in branches[trace]}
+            width = lambda i: n * (len(heads[i]) + len(tails[i]) + new_tokens)  # noqa: E731
+            for batch in _chunks(list(row_of), width, self.max_batch_tokens):
+                yield batch, self._branch(keys_values, batch, row_of, heads, tails, n)
+
+    def _read(self, heads: list[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of each layer, (traces, heads, tokens, dimension), of the padded traces."""
+        width = max(map(len, heads))
+        if width == 0:
+            return []
+        input_ids, attention_mask = self._pad([[*head, *[None] * (width - len(head))] for head in heads])
+        # As many logits as tokens would dwarf the rest.
+        cache = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            past_key_values=DynamicCache(),
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+        return [(layer[0], layer[1]) for layer in cache]
+
+    def _branch(self, keys_values, batch, row_of, heads, tails, n: int) -> dict:
+        """Inputs for `generate`: tokens beyond a row's cut are masked, so positions go on where the trace was cut."""
+        width = max(len(heads[i]) for i in batch) if keys_values else 0
+        tail_width = max(len(tails[i]) for i in batch)
+        rows = [
+            [*heads[i], *[None] * (width - len(heads[i])), *[None] * (tail_width - len(tails[i])), *tails[i]]
+            for i in batch
+            for _ in range(n)
+        ]
+        input_ids, attention_mask = self._pad(rows)
+        select = torch.tensor([row_of[i] for i in batch for _ in range(n)], device=input_ids.device)
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(keys_values):
+            cache.update(keys[select, :, :width], values[select, :, :width], layer)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": cache}
+
+    def _pad(self, rows: list[list[int | None]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, (rows, width); `None` stands for padding."""
+        ids = torch.tensor(
+            [[-1 if token is None else token for token in row] for row in rows], device=self.model.device
+        )
+        mask = ids >= 0
+        return ids.masked_fill(~mask, self.pad_token_id), mask.long()
+
+    def _until_end(self, token_ids: list[int]) -> list[int]:
+        end = next((i for i, token in enumerate(token_ids) if token in self.eos_token_ids), len(token_ids))
+        return token_ids[: end + 1]
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Seeds torch within the block and restores its generators afterwards; does nothing without a seed."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _chunks(items: list, size, budget: int) -> Iterator[list]:
+    """Splits items, longest first, into chunks of which (number of items) x (largest size) stays within the budget."""
+    chunk: list = []
+    largest = 0
+    for item in sorted(items, key=size, reverse=True):
+        largest = largest or size(item)
+        if chunk and (len(chunk) + 1) * largest > budget:
+            yield chunk
+            chunk, largest = [], size(item)
+        chunk.append(item)
+    if chunk:
+        yield chunk

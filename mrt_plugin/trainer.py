@@ -1,0 +1,214 @@
+r"""GRPO with progress credit (section 6 of arXiv 2503.07572).
+
+[`MRTTrainer`] changes two things of TRL's `GRPOTrainer` and calls it for all else: the prompts that go into a step
+(`mrt_prefix`) and the advantages that come out of it (`mrt_credit`). The policy being trained is its own meta-prover.
+
+Left out: copies of TRL's code. What the credit modes mean, and which combinations make no sense, is in
+[`~mrt_plugin.arguments`] and [`~mrt_plugin.credit`].
+"""
+
+import copy
+import time
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from trl import GRPOConfig, GRPOTrainer
+
+from .arguments import MRTArguments
+from .callback import MRTCallback, step_metrics
+from .credit import Start, check_combination, credit_mode, dense_credit, rewards_for, termination_credit
+from .meta_prover import MetaProver, Trace, check_termination, opening_ids, segment, tokenize
+from .rewards import completion_text
+from .sampling import PolicySampler, Prompt, SamplingSettings
+from .upstream import generating_policy, text_tokenizer
+
+
+class MRTTrainer(GRPOTrainer):
+    """
+    GRPO in which the progress of each episode earns credit.
+
+    Args:
+        model, reward_funcs, args, train_dataset, **kwargs:
+            As in [`~trl.GRPOTrainer`]. `mrt_progress` among the reward functions switches MRT on; what it adds is decided by
+            `mrt_args`, and where it is the only one, `mrt_accuracy` stands in as the outcome reward. The data set needs the
+            column `solution` and, with `mrt_prefix: dataset`, `prefix` (thinking text) and `prefix_success` (its J).
+        mrt_args ([`MRTArguments`], *optional*):
+            What to credit, and how to measure it.
+
+    Raises:
+        `ValueError`: If the arguments cannot work together.
+
+    Example:
+    ```python
+    trainer = MRTTrainer(
+        model="Qwen/Qwen3-1.7B",
+        reward_funcs=[mrt_accuracy, mrt_progress],
+        args=GRPOConfig(output_dir="runs/mrt"),
+        train_dataset=dataset,
+        mrt_args=MRTArguments(mrt_credit="dense", mrt_termination="answer"),
+    )
+    trainer.train()
+    ```
+    """
+
+    _tag_names = ["trl", "grpo", "mrt"]
+
+    def __init__(self, model, reward_funcs, args=None, *, mrt_args: MRTArguments | None = None, **kwargs):
+        self.mrt_args = mrt_args or MRTArguments()
+        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        self.credit = credit_mode(self.mrt_args, reward_funcs)
+        args = GRPOConfig(output_dir="mrt") if args is None else copy.copy(args)
+        check_combination(self.credit, self.mrt_args, args, kwargs)
+        reward_funcs, args.reward_weights = rewards_for(
+            self.credit, reward_funcs, args.reward_weights, self.mrt_args.mrt_alpha
+        )
+        self._starts: list[Start] = []  # of the rows of the step in progress; empty where they start at the bare problem
+        super().__init__(model, reward_funcs, args, **kwargs)
+        if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
+            self.add_callback(MRTCallback())
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, MRTCallback):
+                callback.bind(self)
+
+    def meta_prover(self, sampler, seed: int | None = None) -> MetaProver:
+        """The meta-prover that the arguments describe, on a sampler of the live policy."""
+        mrt = self.mrt_args
+        settings = SamplingSettings(mrt.mrt_answer_tokens, mrt.mrt_answer_temperature, seed=seed)
+        return MetaProver(
+            sampler, text_tokenizer(self), mrt.mrt_termination, mrt.mrt_estimator, mrt.mrt_samples, settings
+        )
+
+    def _measure(self, traces: list[Trace]):
+        """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
+        begin = time.perf_counter()
+        with generating_policy(self) as policy:
+            sampler = PolicySampler(policy, text_tokenizer(self))
+            measurements = self.meta_prover(sampler).success_probabilities(traces)
+        for name, value in step_metrics(gather_object(measurements), time.perf_counter() - begin).items():
+            self._metrics["train"][name].append(value)
+        return measurements
+
+    # The prompts that go into a step.
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        training = self.credit != "none" and self.model.training
+        if training and self.mrt_args.mrt_prefix != "none":
+            self._starts = self._starting_points(inputs)
+            inputs = [
+                {**row, "prefix_success": start.success, "continues": start.continues}
+                for row, start in zip(inputs, self._starts, strict=True)
+            ]
+        elif self.credit == "mixed":  # an evaluation, at the bare problem: nothing to progress from
+            inputs = [{**row, "prefix_success": 0.0, "continues": False} for row in inputs]
+        output = super()._generate_and_score_completions(inputs)
+        if training and self.credit == "termination":
+            success = torch.tensor([start.success for start in self._starts], device=self.accelerator.device)
+            output["advantages"] = termination_credit(self._rewards, self.reward_weights, success)
+        elif training and self.credit == "dense":
+            output["advantages"] = self._dense_advantages(inputs, output)
+        self._starts = []
+        return output
+
+    def _starting_points(self, inputs: list[dict]) -> list[Start]:
+        """Where each row starts: one prefix for each group, after which `mixed` forces half of the group to stop."""
+        first = self.accelerator.process_index * len(inputs)
+        groups = [(first + row) // self.num_generations for row in range(len(inputs))]
+        leaders = {}  # A group may span ranks: the one that holds its first row decides.
+        for row, group in enumerate(groups):
+            if (first + row) % self.num_generations == 0:
+                leaders[group] = inputs[row]
+        find = self._dataset_prefixes if self.mrt_args.mrt_prefix == "dataset" else self._online_prefixes
+        prefixes = {group: prefix for local in gather_object([find(leaders)]) for group, prefix in local.items()}
+        stop = tokenize(text_tokenizer(self), check_termination(self.mrt_args.mrt_termination))
+        starts = []
+        for row, group in enumerate(groups):
+            token_ids, success = prefixes[group]
+            forced = self.credit == "mixed" and (first + row) % self.num_generations >= self.num_generations // 2
+            starts.append(Start([*token_ids, *stop] if forced else token_ids, success, continues=not forced))
+        return starts
+
+    def _dataset_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], float]]:
+        tokenizer = text_tokenizer(self)
+        prompts = dict(zip(leaders, self.bare_prompt_ids(leaders.values()), strict=True))
+        return {
+            group: (
+                [*opening_ids(tokenizer, prompts[group]), *tokenize(tokenizer, row["prefix"])],
+                row["prefix_success"],
+            )
+            for group, row in leaders.items()
+        }
+
+    def _online_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], float]]:
+        """One fresh trace for each group, cut after a random number of its episodes, none to all but the last."""
+        tokenizer = text_tokenizer(self)
+        prompts = dict(zip(leaders, self.bare_prompt_ids(leaders.values()), strict=True))
+        settings = SamplingSettings(self.args.max_completion_length, self.args.temperature, self.args.top_p)
+        with generating_policy(self) as policy:
+            drawn = PolicySampler(policy, tokenizer).sample([Prompt(ids) for ids in prompts.values()], 1, settings)
+        traces = []
+        for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
+            solution = leaders[group]["solution"]
+            trace = segment(tokenizer, prompt_ids, completion_ids, solution, self.mrt_args.mrt_episodes)
+            # Seeded by place and step, so that a resumed run goes on the same.
+            random = np.random.default_rng([self.args.seed, self.state.global_step, group])
+            cut = trace.cuts[random.integers(max(trace.episodes, 1))]
+            traces.append(Trace(trace.token_ids[:cut], [cut], solution))
+        # `dense` measures every boundary itself, once the rollouts are there.
+        measured = [] if self.credit == "dense" else self._measure(traces)
+        success = [float(measurement.success_probability[0]) for measurement in measured] or [np.nan] * len(traces)
+        return {
+            group: (trace.token_ids[len(prompt_ids) :], trace_success)
+            for (group, prompt_ids), trace, trace_success in zip(prompts.items(), traces, success, strict=True)
+        }
+
+    def bare_prompt_ids(self, rows: Collection[dict]) -> list[list[int]]:
+        """Token ids of the rows' prompts, as TRL renders them, without a prefix."""
+        return super()._tokenize_prompts([row["prompt"] for row in rows])[0] if rows else []
+
+    def _tokenize_prompts(self, prompts: list):
+        prompt_ids, *rest = super()._tokenize_prompts(prompts)
+        if self._starts:
+            prompt_ids = [[*ids, *start.token_ids] for ids, start in zip(prompt_ids, self._starts, strict=True)]
+        return prompt_ids, *rest
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """Rewards see the whole assistant turn, as they do where it was written in one go."""
+        if self._starts:
+            tokenizer = text_tokenizer(self)
+            heads = tokenizer.batch_decode([start.token_ids for start in self._starts], skip_special_tokens=True)
+            completions = [_prepend(head, completion) for head, completion in zip(heads, completions, strict=True)]
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        first = self.accelerator.process_index * len(prompts)
+        self._rewards = rewards[first : first + len(prompts)]
+        return rewards
+
+    # The advantages that come out of it.
+
+    def _dense_advantages(self, inputs: list[dict], output: dict) -> torch.Tensor:
+        """Advantages of shape (B, T): that of the outcome, and for each thinking token the progress of its episode."""
+        traces = []
+        for row, example in enumerate(inputs):
+            prompt_ids = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
+            completion_ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
+            traces.append(
+                segment(text_tokenizer(self), prompt_ids, completion_ids, example["solution"], self.mrt_args.mrt_episodes)
+            )
+        prompt_lengths = output["prompt_mask"].sum(-1).tolist()
+        thinks = [row for row, trace in enumerate(traces) if trace.episodes]
+        measured = self._measure([traces[row] for row in thinks])
+        credit = dense_credit(
+            [[cut - prompt_lengths[row] for cut in traces[row].cuts] for row in thinks],
+            [measurement.success_probability for measurement in measured],
+            output["completion_ids"].shape[1],
+        )
+        advantages = output["advantages"][:, None].repeat(1, output["completion_ids"].shape[1])
+        advantages[thinks] += self.mrt_args.mrt_alpha * torch.from_numpy(credit).to(advantages)
+        return advantages
+
+
+def _prepend(head: str, completion: str | list[dict]):
+    if isinstance(completion, str):
+        return head + completion
+    return [*completion[:-1], {**completion[-1], "content": head + completion_text(completion)}]

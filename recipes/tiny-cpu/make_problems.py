@@ -1,0 +1,188 @@
+"""
+Everything the laptop demo starts from: problems, warm-start traces, a tokenizer and an untrained model.
+
+    python recipes/tiny-cpu/make_problems.py --output runs/demo
+
+A problem asks for the x from 0 to 10 with a*x + b = c (mod 11), and is solved by trying values. One attempt is one
+episode of three paragraphs: the value, its product with a, and the sum compared with c. Every step is a small table that
+a tiny model learns in a minute; the answer is not, so it has to be searched for. The warm-start traces search badly on
+purpose, in the ways that reinforcement learning should then unlearn: they try values that have failed already, check the
+solution again after it was found, and give up and guess. All rates are the constants below.
+
+Written under `--output`:
+
+- `problems/{train,test}.jsonl`: rows with `problem`, `solution` and a conversational `prompt`; the splits share no problem.
+- `warm_start/train.jsonl`: rows with plain-string `prompt` and `completion`, for SFT on the completion alone. The prompt is
+  the rendered chat template, so it ends in `<think>` and a newline, exactly as it does when the model generates.
+- `base/`: a byte-level BPE tokenizer and a Qwen3 model with random weights.
+
+Left out: any trace of a test problem, and any search strategy (a value is drawn at random among those not yet tried).
+"""
+
+import argparse
+import json
+import random
+from itertools import product
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+
+MODULUS = 11
+TEST_PROBLEMS = 200
+TRACES_PER_PROBLEM = 12
+
+REPEAT = 0.35  # an attempt takes a value that has failed already
+GIVE_UP = 0.08  # a trace stops thinking after a failed attempt, or before the first one
+IDLE = 0.6  # a solved trace checks the solution once more, and then once more, ...
+
+CUES = ["Wait,", "But wait,", "Alternatively,", "But hold on,"]
+FINAL_ANSWER = "\n</think>\n\n**Final Answer**\n\n\\boxed{"
+PAD, EOS = "<|pad|>", "<|end|>"
+
+# Ends the generation prompt inside the thinking block, as R1's template does.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}" + EOS + "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+)
+
+
+def make_problem(a: int, b: int, c: int) -> dict:
+    """One row of `problems`. `a` is not 0 modulo the prime `MODULUS`, so there is exactly one solution."""
+    problem = f"Find x with {a}*x+{b} = {c} (mod {MODULUS})."
+    solution = next(x for x in range(MODULUS) if (a * x + b) % MODULUS == c)
+    return {"problem": problem, "solution": str(solution), "prompt": [{"role": "user", "content": problem}]}
+
+
+def make_attempt(opening: str, x: int, a: int, b: int, c: int) -> str:
+    """One episode: three paragraphs, which is the least that the segmentation rule accepts as an episode."""
+    multiple = a * x % MODULUS
+    total = (multiple + b) % MODULUS
+    verdict = "yes" if total == c else "no"
+    return f"{opening} x={x}.\n\n{a}*{x}={multiple}.\n\n{multiple}+{b}={total} ({verdict})."
+
+
+def make_trace(a: int, b: int, c: int, rng: random.Random) -> str:
+    """One warm-start completion: a mediocre search, then the value it found or a guess among the untried ones."""
+    attempts, failed, untried, found = [], [], list(range(MODULUS)), None
+    rng.shuffle(untried)
+    while found is None and rng.random() >= GIVE_UP:
+        opening = f"{rng.choice(CUES)} try" if attempts else "Let me try"
+        if failed and (not untried or rng.random() < REPEAT):
+            x = rng.choice(failed)
+        else:
+            x = untried.pop()
+        attempts.append(make_attempt(opening, x, a, b, c))
+        if (a * x + b) % MODULUS == c:
+            found = x
+        elif x not in failed:
+            failed.append(x)
+    while found is not None and rng.random() < IDLE:
+        attempts.append(make_attempt(f"{rng.choice(CUES)} check again", found, a, b, c))
+    answer = found if found is not None else rng.choice(untried)
+    return "\n\n".join(attempts) + FINAL_ANSWER + f"{answer}}}" + EOS
+
+
+def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
+    """
+    Byte-level BPE with a whole token for every number up to `MODULUS`.
+
+    Newlines are never merged, neither with each other nor with a full stop: a trace that is cut between paragraphs and
+    continued has then the same tokens whether it is joined as text or as ids.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\n| ?\d+| ?[^\s\d]+|\s"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [PAD, EOS, "<|system|>", "<|user|>", "<|assistant|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        min_frequency=20,
+        show_progress=False,
+    )
+    think = [AddedToken(tag, special=False, normalized=False) for tag in ("<think>", "</think>")]
+    # Added before training too, so that the tags are no part of any merge.
+    tokenizer.train_from_iterator((text.replace("<think>", "").replace("</think>", "") for text in corpus), trainer)
+    tokenizer.add_tokens(think)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        padding_side="left",
+        model_max_length=2048,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    """A Qwen3 model small enough for a laptop's CPU."""
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        dtype="float32",
+    )
+    model = Qwen3ForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        do_sample=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id
+    )
+    return model
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def main(output: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    coefficients = list(product(range(1, MODULUS), range(MODULUS), range(MODULUS)))
+    rng.shuffle(coefficients)
+    test, train = coefficients[:TEST_PROBLEMS], coefficients[TEST_PROBLEMS:]
+    problems = {"train": [make_problem(*abc) for abc in train], "test": [make_problem(*abc) for abc in test]}
+    for split, rows in problems.items():
+        write_rows(output / "problems" / f"{split}.jsonl", rows)
+
+    traced = [
+        (row, make_trace(*abc, rng))
+        for row, abc in zip(problems["train"], train, strict=True)
+        for _ in range(TRACES_PER_PROBLEM)
+    ]
+    rng.shuffle(traced)
+    tokenizer = make_tokenizer([row["problem"] + completion for row, completion in traced])
+    rows = []
+    for row, completion in traced:
+        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        rows.append({"prompt": prompt, "completion": completion})
+    write_rows(output / "warm_start" / "train.jsonl", rows)
+
+    tokenizer.save_pretrained(output / "base")
+    make_model(tokenizer, seed).save_pretrained(output / "base")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    main(arguments.output, arguments.seed)

@@ -1,0 +1,466 @@
+"""`mrt_plugin.grading` agrees with math-verify and with TRL, from wherever it is called."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import LatexExtractionConfig, parse, verify
+
+from mrt_plugin import grading
+from mrt_plugin.grading import Outcome, grade
+
+
+REPOSITORY = Path(grading.__file__).parents[1]
+HANGS = r"\boxed{9^{9^{9^{9}}}}"
+
+RIGHT = [
+    (r"So it is \boxed{42}.", "42"),
+    (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+    (r"\boxed{\frac{1}{2}}", "0.5"),
+    (r"\boxed{\dfrac{3}{4}}", r"$\frac{3}{4}$"),
+    (r"\boxed{2\sqrt{3}}", r"$\sqrt{12}$"),
+    (r"\boxed{(x+1)^2}", "$x^2+2x+1$"),
+    (r"\boxed{\{3, 1, 2\}}", r"$\{1,2,3\}$"),
+    (r"\boxed{[1, 2)}", "$[1,2)$"),
+    (r"\boxed{(-\infty, 3]}", r"$(-\infty,3]$"),
+    (r"\boxed{5\text{ cm}}", "5"),
+    (r"\boxed{50\%}", "50"),
+    (r"\boxed{50\%}", r"$50\%$"),
+    (r"\boxed{x = 7}", "7"),
+    (r"\boxed{1,000}", "1000"),
+    (r"First \boxed{3} but after some thought it has to be \boxed{4}.", "4"),
+    (r"$$\begin{aligned} x &= \boxed{8} \end{aligned}$$", "8"),
+    ("The final answer is $5$. I hope it is correct.", "5"),
+    (r"\boxed{4} The final answer is $5$. I hope it is correct.", "5"),
+    ("<think>Wait.</think> The answer is $\\frac{2}{3}$", r"\frac{2}{3}"),
+]
+WRONG = [
+    (r"\boxed{41}", "42"),
+    (r"\boxed{\frac{1}{3}}", "0.5"),
+    (r"\boxed{\{1, 2\}}", r"$\{1,2,3\}$"),
+    (r"\boxed{(1, 2)}", "$[1,2]$"),
+    (r"$\boxed{5}$ percent", "$x$"),
+    (r"\boxed{4} The final answer is $5$. I hope it is correct.", "4"),
+    (r"\boxed{\text{no idea}}", "3"),
+]
+NO_ANSWER = [
+    ("", "42"),
+    ("It is 42.", "42"),
+    ("It is $42$.", "42"),
+    ("The answer is 42.", "42"),
+    (r"\boxed{}", "42"),
+    ("It is 42.", "$x+1$"),
+]
+UNPARSEABLE_GOLD = [(r"\boxed{42}", ""), (r"\boxed{42}", "no numbers here"), ("", "")]
+EXPECTED = [
+    (*pair, outcome)
+    for outcome, pairs in [
+        (Outcome.RIGHT, RIGHT),
+        (Outcome.WRONG, WRONG),
+        (Outcome.NO_ANSWER, NO_ANSWER),
+        (Outcome.UNPARSEABLE_GOLD, UNPARSEABLE_GOLD),
+    ]
+    for pair in pairs
+]
+
+
+def extract(text):
+    config = LatexExtractionConfig(
+        normalization_config=NormalizationConfig(units=True),
+        boxed_match_priority=0,
+        try_extract_without_anchor=False,
+    )
+    return parse(text, extraction_config=[config], extraction_mode="first_match", parsing_timeout=0)
+
+
+def stop_pool():
+    if grading._pool is not None:
+        grading._pool.stop()
+        grading._pool.join()
+        grading._pool = None
+
+
+@pytest.fixture
+def fresh():
+    """No pool yet and nothing remembered."""
+    stop_pool()
+    grading._verdicts.clear()
+    yield
+    stop_pool()
+
+
+def in_worker(expression):
+    pool = grading._current_pool()
+    return pool.schedule(eval, args=[expression]).result(timeout=60)
+
+
+def run_script(tmp_path, code, *, as_module=False, timeout=60):
+    (tmp_path / "training.py").write_text(code)
+    command = [sys.executable, *(["-m", "training"] if as_module else ["training.py"])]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout, start_new_session=True
+    )
+
+
+# --- Verdicts ---
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    answers, golds, _ = zip(*EXPECTED, strict=True)
+    return dict(zip(zip(answers, golds, strict=True), grade(answers, golds), strict=True))
+
+
+@pytest.mark.parametrize(("answer", "gold", "expected"), EXPECTED)
+def test_outcome(outcomes, answer, gold, expected):
+    assert outcomes[answer, gold] is expected
+
+
+def test_gold_comes_first():
+    # An equation as the answer is reduced to its right-hand side for a gold number, but not the other way round.
+    assert grade([r"\boxed{1 + 2 = 3}", r"\boxed{3}"], ["3", "$1 + 2 = 3$"]) == [Outcome.RIGHT, Outcome.WRONG]
+
+
+def test_equals_trl():
+    from trl.rewards import accuracy_reward
+
+    pairs = [(answer, gold) for answer, gold, _ in EXPECTED]
+    pairs += [(f"Hence ${answer}$, and that is it.", gold) for answer, gold in pairs]
+    answers, golds = (list(column) for column in zip(*pairs, strict=True))
+    assert len(answers) >= 60
+    to_reward = {Outcome.RIGHT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0, Outcome.UNPARSEABLE_GOLD: None}
+    rewards = accuracy_reward([[{"role": "assistant", "content": answer}] for answer in answers], golds)
+    assert [to_reward[outcome] for outcome in grade(answers, golds)] == rewards
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="2 answers and 1 golds"):
+        grade([r"\boxed{1}", r"\boxed{2}"], ["1"])
+
+
+def test_empty_batch(fresh):
+    assert grade([], []) == []
+    assert grading._pool is None
+
+
+def test_only_the_end_of_an_answer_counts():
+    padding = "a" * grading.MAX_CHARS
+    answers = [r"\boxed{42}" + padding, padding + r"\boxed{42}", padding + r"\boxed{\frac{1}{2}}"]
+    assert grade(answers, ["42", "42", "0.5"]) == [Outcome.NO_ANSWER, Outcome.RIGHT, Outcome.RIGHT]
+    assert grade([r"\boxed{1}"], ["1" + " " * grading.MAX_CHARS]) == [Outcome.UNPARSEABLE_GOLD]
+
+
+# --- Shortcuts: they may only say what math-verify says ---
+
+FRAGMENTS = [
+    "$",
+    "$$",
+    r"\[",
+    r"\]",
+    r"\(",
+    r"\)",
+    " [",
+    "] ",
+    "{",
+    "}",
+    "\n",
+    "\r\n",
+    "\t",
+    "\u2028",
+    " ",
+    "%",
+    r"\%",
+]
+FRAGMENTS += [
+    " percent",
+    "pct",
+    " and ",
+    " or ",
+    ", ",
+    "5",
+    "x=",
+    "$5$",
+    r"$\frac{1}{2}$",
+    "final answer is ",
+    "(",
+    ")",
+]
+FRAGMENTS += ["The Final Answer: ", "answer: ", ". I hope it is correct", ". ", r"\boxed", r"\boxed{7}", r"\fbox{3}"]
+FRAGMENTS += ["\\", r"\text{ cm}", "=", '"', "'", "**", "anſwer is $3$", "Wait, "]
+CONTENTS = [
+    "5",
+    "-3",
+    "1,2",
+    "x",
+    r"\frac{1}{2}",
+    "{1}",
+    "a]b",
+    "[1,2]",
+    "(1,2]",
+    r"\{1,2\}",
+    r"50\%",
+    "5%",
+    "",
+    " ",
+    "3 ",
+]
+CONTENTS += [r"5\text{ cm}", r"\text{yes}", "x=5", "a\nb", r"\sqrt2", "1}{2", "$5$", r"\(5\)", "0.5", "100 percent"]
+surroundings = st.lists(st.sampled_from(FRAGMENTS), max_size=6).map("".join)
+openings = st.sampled_from([r"\boxed{", r"$\boxed{", r"\\boxed{", r"\boxed {", r"\(\boxed{", r"\[ x = \boxed{"])
+closings = st.sampled_from(["}", "}$", r"}\)", r"}\]", ""])
+
+
+@settings(max_examples=1500, deadline=None, derandomize=True)
+@given(surroundings, openings, st.sampled_from(CONTENTS), closings, surroundings)
+def test_reduced_text_is_read_like_the_whole(before, opening, content, closing, after):
+    text = before + opening + content + closing + after
+    assert str(extract(grading._essence(text))) == str(extract(text))
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join))
+def test_text_without_a_box_is_read_like_the_whole(text):
+    assert str(extract(grading._essence(text))) == str(extract(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "essence"),
+    [
+        ("Nothing to see", ""),
+        (r"so $x = \boxed{\frac{1}{2}}$.", r"\boxed{\frac{1}{2}}"),
+        (r"\boxed{1} or \boxed{2}", None),
+        (r"$\boxed{5}$%", None),
+        (r"\boxed{\left\{1\right.} {", None),
+        ("The answer is $5$", None),
+    ],
+)
+def test_essence(text, essence):
+    assert grading._essence(text) == (text if essence is None else essence)
+
+
+integers = st.one_of(st.integers(-30, 30), st.integers(-(10**15) + 1, 10**15 - 1))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(integers, st.one_of(st.none(), integers))
+def test_integers_are_compared_like_math_verify_does(gold, answer):
+    answer = gold if answer is None else answer
+    quick = grading._quick_verdict(rf"\boxed{{{answer}}}", str(gold))
+    gold_parsed = parse(str(gold), parsing_timeout=0)
+    assert gold_parsed
+    judged = verify(gold_parsed, extract(rf"\boxed{{{answer}}}"), timeout_seconds=0)
+    assert quick is (Outcome.RIGHT if judged else Outcome.WRONG)
+
+
+@pytest.mark.parametrize("other", ["007", "-0", "+5", "5.", "1,000", "１２", "5\n", " 5", "", "1e3", "9" * 16, "5}{5"])
+def test_anything_but_a_plain_integer_is_left_to_math_verify(other):
+    assert grading._quick_verdict(rf"\boxed{{{other}}}", "5") is None
+    assert grading._quick_verdict(r"\boxed{5}", other) is None
+
+
+# --- Memory ---
+
+
+def test_known_verdict_needs_no_worker(fresh):
+    question = [r"It is \boxed{x+1}"], ["$1+x$"]
+    assert grade(*question) == [Outcome.RIGHT]
+    stop_pool()
+    assert grade([r"In other words, \boxed{x+1}."], question[1]) == [Outcome.RIGHT]
+    assert grading._pool is None
+
+
+def test_duplicates_are_asked_once(fresh, monkeypatch):
+    asked = []
+    ask = grading._Pool.ask
+    monkeypatch.setattr(grading._Pool, "ask", lambda pool, question: asked.append(question) or ask(pool, question))
+    assert grade([r"\boxed{y}"] * 50 + [r"\boxed{z}"], ["$y$"] * 51) == [Outcome.RIGHT] * 50 + [Outcome.WRONG]
+    assert sorted(asked) == [(r"\boxed{y}", "$y$"), (r"\boxed{z}", "$y$")]
+
+
+def test_memory_is_bounded_and_keeps_what_is_used(fresh, monkeypatch):
+    monkeypatch.setattr(grading, "CACHE_SIZE", 3)
+    for name in "abc":
+        grading._remember((name, ""), Outcome.RIGHT)
+    assert grading._recall(("a", "")) is Outcome.RIGHT
+    grading._remember(("d", ""), Outcome.WRONG)
+    assert [grading._recall((name, "")) for name in "abcd"] == [Outcome.RIGHT, None, Outcome.RIGHT, Outcome.WRONG]
+    assert len(grading._verdicts) == 3
+
+
+def test_key_does_not_mix_up_answer_and_gold():
+    assert len({grading._key(question) for question in [("ab", "c"), ("a", "bc"), ("c", "ab"), ("ab\0", "c")]}) == 4
+
+
+# --- Callers ---
+
+
+def test_several_threads_and_event_loops_at_once(fresh):
+    def batch(number):
+        return grade([rf"\boxed{{{number}+t}}", rf"\boxed{{{number}}}", "?"], [f"$t+{number}$", "$t$", "1"])
+
+    async def batch_in_loop(number):
+        return batch(number)
+
+    with ThreadPoolExecutor(8) as executor:
+        results = list(executor.map(batch, range(16)))
+        results += list(executor.map(lambda number: asyncio.run(batch_in_loop(number)), range(16, 32)))
+    assert results == [[Outcome.RIGHT, Outcome.WRONG, Outcome.NO_ANSWER]] * 32
+
+
+@pytest.mark.parametrize("as_module", [False, True])
+def test_unguarded_script_runs_once(tmp_path, as_module):
+    code = (
+        "open('runs.txt', 'a').write('ran\\n')\n"
+        "from mrt_plugin.grading import grade\n"
+        "print(grade([r'\\boxed{\\frac{1}{2}}'], ['0.5']))\n"
+    )
+    result = run_script(tmp_path, code, as_module=as_module)
+    assert result.stdout == "[<Outcome.RIGHT: 'right'>]\n", result.stderr
+    assert (tmp_path / "runs.txt").read_text() == "ran\n"
+
+
+def test_forked_child_grades_for_itself(tmp_path):
+    code = (
+        "import os\n"
+        "from mrt_plugin.grading import Outcome, grade\n"
+        "def right(name): return grade([f'\\\\boxed{{{name}+1}}'], [f'$1+{name}$']) == [Outcome.RIGHT]\n"
+        "assert right('x')\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(17 if right('y') else 1)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17\n"
+        "assert right('z')\n"
+    )
+    result = run_script(tmp_path, code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_exit_is_prompt_while_a_worker_hangs(tmp_path):
+    code = (
+        "import os, threading, time\n"
+        "from mrt_plugin.grading import grade\n"
+        "grade([r'\\boxed{x}'], ['$x$'])\n"
+        f"hang = threading.Thread(target=grade, args=([{HANGS!r}] * 1, ['1']), daemon=True)\n"
+        "hang.start()\n"
+        "time.sleep(1)\n"
+        "assert hang.is_alive()\n"
+        "print(os.getpid(), time.time())\n"
+    )
+    result = run_script(tmp_path, code)
+    session, asked_to_exit = result.stdout.split()
+    assert time.time() - float(asked_to_exit) < 3
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    deadline = time.monotonic() + 5
+    while processes_of_session(int(session)):
+        assert time.monotonic() < deadline, "workers survive their parent"
+        time.sleep(0.1)
+
+
+def processes_of_session(session):
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# --- Workers ---
+
+
+def test_workers_have_no_secrets_and_no_torch(fresh, monkeypatch):
+    secrets = {"HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "SOME_PASSWORD"}
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+    variables = in_worker("set(__import__('os').environ)")
+    assert "PATH" in variables
+    assert variables <= {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"}
+    modules = in_worker("set(__import__('sys').modules)")
+    assert "math_verify" in modules
+    assert not modules & {"torch", "transformers", "trl", "numpy"}
+
+
+def test_number_of_workers_is_shared_among_the_ranks(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64))
+    sizes = {}
+    for ranks in ("1", "16", "1000"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        sizes[ranks] = grading._Pool()._context.workers
+    assert sizes == {"1": 8, "16": 4, "1000": 1}
+
+
+def slow_start():
+    time.sleep(1.5)
+    grading._prepare_worker()
+
+
+def test_start_of_a_worker_is_not_counted(fresh, monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
+    monkeypatch.setattr(grading, "_prepare_worker", slow_start)
+    monkeypatch.setattr(grading, "TIME_LIMIT", 1.0)
+    answers = [r"\boxed{a}", HANGS, r"\boxed{b}"]
+    started = time.monotonic()
+    assert grade(answers, ["$a$", "1", "$b$"]) == [Outcome.RIGHT, Outcome.TIMED_OUT, Outcome.RIGHT]
+    assert time.monotonic() - started > 4.0  # two starts and one time-out, so the slow start was in force
+
+
+def test_memory_limit_gives_no_verdict():
+    pool = grading._current_pool()
+    assert pool.wait_for(pool.schedule(bytearray, args=[grading.MEMORY_LIMIT // 2])) == bytearray(
+        grading.MEMORY_LIMIT // 2
+    )
+    assert pool.wait_for(pool.schedule(bytearray, args=[grading.MEMORY_LIMIT])) is Outcome.TIMED_OUT
+
+
+def test_huge_numbers_do_not_pile_up():
+    expression = (
+        "[__import__('mrt_plugin.grading').grading._judge(r'\\boxed{2^{%d}}' % (10**8 + n), '5') for n in range(5)]"
+        " and int(open('/proc/self/statm').read().split()[0]) * __import__('resource').getpagesize()"
+    )
+    assert in_worker(expression) < grading.MEMORY_LIMIT / 4
+
+
+def test_death_of_a_worker_costs_one_verdict():
+    pool = grading._current_pool()
+    death = pool.schedule(os._exit, args=[3])
+    bystanders = [pool.ask((rf"\boxed{{q+{n}}}", f"$q+{n}$")) for n in range(20)]
+    assert pool.wait_for(death) is Outcome.TIMED_OUT
+    assert [pool.wait_for(bystander) for bystander in bystanders] == [Outcome.RIGHT] * 20
+
+
+def test_recovers_when_all_idle_workers_are_killed(fresh):
+    assert grade([r"\boxed{c}"], ["$c$"]) == [Outcome.RIGHT]
+    for pid in list(grading._pool._pool_manager.worker_manager.workers):
+        os.kill(pid, signal.SIGKILL)
+    assert grade([rf"\boxed{{c^{n}}}" for n in range(2, 9)], ["$c^4$"] * 7).count(Outcome.RIGHT) == 1
+
+
+def broken_start():
+    raise ImportError("no math-verify here")
+
+
+def test_workers_that_never_start_are_an_error(fresh, monkeypatch):
+    monkeypatch.setattr(grading, "_prepare_worker", broken_start)
+    with pytest.raises(RuntimeError):
+        grade([r"\boxed{d}"], ["$d$"])
+
+
+def test_interrupted_batch_does_not_occupy_the_workers(fresh):
+    main = threading.main_thread()
+    threading.Timer(1.5, lambda: signal.pthread_kill(main.ident, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        grade([rf"\boxed{{9^{{9^{{9^{{{n}}}}}}}}}" for n in range(9, 29)], ["1"] * 20)
+    started = time.monotonic()
+    assert grade([r"\boxed{e}"], ["$e$"]) == [Outcome.RIGHT]
+    assert time.monotonic() - started < 4

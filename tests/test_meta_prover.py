@@ -1,0 +1,191 @@
+import numpy as np
+import pytest
+import torch
+from conftest import byte_fallback_tokenizer, tiny_model
+
+from mrt_plugin.episodes import decode
+from mrt_plugin.meta_prover import TERMINATIONS, MetaProver, Trace, bare_answer, opening_ids, segment, tokenize
+from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+
+
+FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works.\n"
+PROMPT = "<|user|>Find x.<|eos|><|assistant|><think>\n"
+
+
+class Sampler:
+    """Writes what a rule says, and remembers what it was asked."""
+
+    def __init__(self, tokenizer, rule):
+        self.tokenizer, self.rule, self.calls = tokenizer, rule, []
+
+    def sample(self, prompts, n, settings):
+        self.calls.append((prompts, n, settings))
+        texts = [decode(self.tokenizer, prompt.token_ids) for prompt in prompts]
+        return [[tokenize(self.tokenizer, answer) for answer in self.rule(text, n)] for text in texts]
+
+
+@pytest.fixture
+def trace(tokenizer):
+    completion_ids = tokenize(tokenizer, FIRST + SECOND + "</think>\n\n\\boxed{5}") + [tokenizer.eos_token_id]
+    return segment(tokenizer, tokenize(tokenizer, PROMPT), completion_ids, "5", episodes=6)
+
+
+def test_segment_cuts_the_sampled_tokens(tokenizer, trace):
+    assert trace.episodes == 2
+    texts = [decode(tokenizer, trace.token_ids[:cut]) for cut in trace.cuts]
+    prompt = "<|user|>Find x.<|assistant|><think>\n"
+    assert texts == [prompt, prompt + FIRST, prompt + FIRST + SECOND]
+    completion_ids = tokenize(tokenizer, FIRST + SECOND + "</think>\n\n\\boxed{5}")
+    prompt_ids = tokenize(tokenizer, PROMPT)
+    assert trace.token_ids == (prompt_ids + completion_ids)[: trace.cuts[-1]]
+
+
+def test_segment_finds_an_opening_tag_that_the_model_wrote(tokenizer):
+    prompt_ids = tokenize(tokenizer, "Find x.")
+    trace = segment(tokenizer, prompt_ids, tokenize(tokenizer, "<think>\n" + FIRST + SECOND), "5", 6)
+    assert decode(tokenizer, trace.token_ids[: trace.cuts[0]]) == "Find x.<think>\n"
+    assert trace.episodes == 2
+
+
+def test_segment_opens_the_thinking_of_a_completion_that_does_not_think(tokenizer):
+    trace = segment(tokenizer, tokenize(tokenizer, "Find x."), tokenize(tokenizer, "5"), "5", 6)
+    assert (trace.episodes, decode(tokenizer, trace.token_ids)) == (0, "Find x.<think>\n")
+
+
+def test_segment_merges_down_to_the_number_of_episodes(tokenizer):
+    text = "".join(f"Wait {i}.\n\na\n\nb\n\n" for i in range(9))
+    trace = segment(tokenizer, tokenize(tokenizer, PROMPT), tokenize(tokenizer, text), "5", episodes=4)
+    assert trace.episodes == 3
+    assert trace.cuts[-1] == len(trace.token_ids)
+
+
+@pytest.mark.parametrize(("prompt", "opened"), [(PROMPT, True), ("Find x.", False), ("<think>\n\n</think>\n\n", False)])
+def test_the_tag_is_added_only_where_the_prompt_lacks_it(tokenizer, prompt, opened):
+    assert decode(tokenizer, opening_ids(tokenizer, tokenize(tokenizer, prompt))) == ("" if opened else "<think>\n")
+
+
+def test_success_probabilities_from_drawn_answers(tokenizer, trace):
+    def rule(text, n):
+        right = n if text.endswith("\n</think>") and "works" in text else 1
+        return ["So it is \\boxed{5}."] * right + ["I give up, \\boxed{4}."] * (n - right)
+
+    sampler = Sampler(tokenizer, rule)
+    [measurement] = MetaProver(sampler, tokenizer, samples=4).success_probabilities([trace])
+    assert measurement.success_probability.tolist() == [0.25, 0.25, 1.0]
+    assert measurement.samples == 4
+    lengths = [len(tokenize(tokenizer, text)) for text in ("So it is \\boxed{5}.", "I give up, \\boxed{4}.")]
+    assert measurement.answer_tokens.tolist() == [(lengths[0] + 3 * lengths[1]) / 4] * 2 + [lengths[0]]
+    assert measurement.tokens == 2 * (lengths[0] + 3 * lengths[1]) + 4 * lengths[0]
+    [(prompts, n, settings)] = sampler.calls  # one call
+    assert (n, settings) == (4, SamplingSettings(4096, 0.7))
+    suffixes = [decode(tokenizer, prompt.suffix) for prompt in prompts]
+    assert suffixes == [TERMINATIONS["explain"]] * 2 + ["\n</think>"]
+    assert [prompt.token_ids[: prompt.cut] for prompt in prompts] == [trace.token_ids[:cut] for cut in trace.cuts]
+
+
+def test_the_explain_text_is_the_papers():
+    assert TERMINATIONS["explain"].split("\n\n") == [
+        "Time is up.",
+        "Given the time I've spent and the approaches I've tried, I should stop thinking and formulate a final answer "
+        "based on what I already have.\n</think>",
+        "**Step-by-Step Explanation and Answer:**",
+        "1. **",
+    ]
+
+
+@pytest.mark.parametrize("termination", ["answer", "\nEnough.\n</think>\n\\boxed{"])
+def test_other_terminations_follow_every_prefix_and_open_the_box(tokenizer, trace, termination):
+    sampler = Sampler(tokenizer, lambda text, n: ["5}."] * n)
+    [measurement] = MetaProver(sampler, tokenizer, termination, samples=2).success_probabilities([trace])
+    assert measurement.success_probability.tolist() == [1.0, 1.0, 1.0]
+    [(prompts, *_)] = sampler.calls
+    expected = TERMINATIONS.get(termination, termination)
+    assert [decode(tokenizer, prompt.suffix) for prompt in prompts] == [expected] * 3
+
+
+def test_rollouts_of_a_problem_share_what_they_share(tokenizer, trace):
+    other = Trace(trace.token_ids[: trace.cuts[1]] + [5, 6], [*trace.cuts[:2], trace.cuts[1] + 2], "5")
+    sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
+    left, right = MetaProver(sampler, tokenizer, "answer", samples=3).success_probabilities([trace, other])
+    assert len(sampler.calls[0][0]) == 4  # two shared prefixes, two whole traces
+    assert right.success_probability.tolist() == left.success_probability.tolist()
+    assert (left.tokens, right.tokens) == (3 * 3 * left.answer_tokens[0], 3 * right.answer_tokens[0])
+
+
+def test_an_unparseable_gold_is_unknown_and_a_timeout_does_not_count(tokenizer, trace, monkeypatch):
+    sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
+    [unknown] = MetaProver(sampler, tokenizer, "answer", samples=2).success_probabilities(
+        [Trace(trace.token_ids, trace.cuts, "")]
+    )
+    assert np.isnan(unknown.success_probability).all()
+
+    from mrt_plugin.grading import Outcome
+
+    outcomes = [Outcome.RIGHT, Outcome.TIMED_OUT, Outcome.WRONG, Outcome.TIMED_OUT]
+    monkeypatch.setattr("mrt_plugin.meta_prover.grade", lambda answers, golds: outcomes[: len(answers)])
+    start = Trace(trace.token_ids[: trace.cuts[0]], trace.cuts[:1], "5")
+    [measurement] = MetaProver(sampler, tokenizer, "answer", samples=4).success_probabilities([start])
+    assert measurement.success_probability.tolist() == [0.5]
+    assert measurement.timeouts == 2
+
+
+def test_no_traces_no_call(tokenizer):
+    sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
+    assert MetaProver(sampler, tokenizer).success_probabilities([]) == []
+
+
+def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer, trace):
+    """What `sample` estimates and `likelihood` computes is one number where there is one way to write the answer."""
+    model = tiny_model(tokenizer, initializer_range=0.05)
+    sampler = PolicySampler(model, tokenizer)
+    target = tokenize(tokenizer, "5}")
+    prompt = Prompt(trace.token_ids, trace.cuts[0], tokenize(tokenizer, TERMINATIONS["answer"]))
+    _make_likely(model, prompt.token_ids, target)
+    [likelihood] = MetaProver(sampler, tokenizer, "answer", "likelihood").success_probabilities([trace])
+    [draws] = sampler.sample([prompt], 4000, SamplingSettings(len(target), seed=0))
+    share = np.mean([draw[: len(target)] == target for draw in draws])
+    assert 0.2 < share < 0.8
+    assert likelihood.success_probability[0] == pytest.approx(share, abs=0.03)
+    assert likelihood.samples == 0
+    assert likelihood.tokens > 3 * len(target)
+
+
+def _make_likely(model, token_ids, target):
+    """Trains a random model until it writes the target about half of the time."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    input_ids = torch.tensor([token_ids + target])
+    for _ in range(200):
+        log_probabilities = model(input_ids).logits[0, -len(target) - 1 : -1].log_softmax(-1)
+        likelihood = log_probabilities.gather(-1, torch.tensor(target)[:, None]).sum()
+        if likelihood.exp() > 0.4:
+            return
+        optimizer.zero_grad()
+        (-likelihood).backward()
+        optimizer.step()
+
+
+def test_likelihood_needs_a_termination_that_ends_at_the_answer(tokenizer):
+    with pytest.raises(ValueError, match="mrt_termination: answer"):
+        MetaProver(None, tokenizer, "explain", "likelihood")
+
+
+@pytest.mark.parametrize("termination", ["anwser", ""])
+def test_a_termination_has_to_end_the_thinking(tokenizer, termination):
+    with pytest.raises(ValueError, match="</think>"):
+        MetaProver(None, tokenizer, termination)
+
+
+def test_sentencepiece_like_tokens_are_kept_as_they_are():
+    tokenizer = byte_fallback_tokenizer()
+    completion_ids = tokenize(tokenizer, FIRST + SECOND)
+    trace = segment(tokenizer, tokenize(tokenizer, "Find x.<think>\n"), completion_ids, "5", 6)
+    assert trace.token_ids[trace.cuts[0] :] == completion_ids
+    assert decode(tokenizer, trace.token_ids[trace.cuts[0] : trace.cuts[1]]) == FIRST
+
+
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [("7", "7"), ("$7$", "7"), ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"), ("a \\boxed{1} b \\boxed{2}", "2"), ("\\boxed{3", "3")],
+)
+def test_bare_answer(solution, answer):
+    assert bare_answer(solution) == answer

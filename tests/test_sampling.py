@@ -1,0 +1,99 @@
+import pytest
+import torch
+from conftest import tiny_model
+
+from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+
+
+GREEDY = SamplingSettings(max_new_tokens=12, temperature=0)
+
+
+def naive_greedy(model, token_ids, max_new_tokens, eos_token_id):
+    """One token after the other, each from a forward pass over everything: no cache, no padding, no batch."""
+    written = []
+    for _ in range(max_new_tokens):
+        logits = model(torch.tensor([[*token_ids, *written]])).logits[0, -1]
+        written.append(logits.argmax().item())
+        if written[-1] == eos_token_id:
+            break
+    return written
+
+
+@pytest.fixture
+def prompts(tokenizer):
+    """Three traces of different lengths, cut at several places, with suffixes of different lengths, and a bare prompt."""
+    generator = torch.Generator().manual_seed(0)
+    traces = [torch.randint(3, 300, (length,), generator=generator).tolist() for length in (60, 35, 7)]
+    suffixes = [tokenizer("Time is up.\n</think>")["input_ids"], [7, 8], []]
+    cuts = {0: [1, 20, 41, 60], 1: [5, 35], 2: [7]}
+    return [Prompt(traces[t], cut, suffix) for t in cuts for cut in cuts[t] for suffix in suffixes] + [Prompt([5, 6])]
+
+
+@pytest.mark.parametrize("max_batch_tokens", [2**16, 300, 1])
+def test_branches_equal_a_full_prefill_token_for_token(model, tokenizer, prompts, max_batch_tokens):
+    sampler = PolicySampler(model, tokenizer, max_batch_tokens)
+    completions = sampler.sample(prompts, 2, GREEDY)
+    expected = [naive_greedy(model, prompt.token_ids, 12, tokenizer.eos_token_id) for prompt in prompts]
+    assert [first for first, _ in completions] == expected
+    assert [second for _, second in completions] == expected
+    assert len({tuple(tokens) for tokens in expected}) > len(prompts) // 2  # the model does not say one thing always
+
+
+def test_a_trace_is_read_once_for_all_its_branches(model, tokenizer):
+    trace = list(range(10, 110))
+    read = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    settings = SamplingSettings(max_new_tokens=1, temperature=0)
+    PolicySampler(model, tokenizer).sample([Prompt(trace, cut, [7]) for cut in range(10, 101, 10)], 1, settings)
+    assert read == [100, 10]  # the trace, then one suffix token for each of ten branches
+
+
+@pytest.mark.parametrize("max_batch_tokens", [2**16, 100])
+def test_scores_equal_a_full_pass(model, tokenizer, prompts, max_batch_tokens):
+    targets = [[11, 12, 13], [14]] * (len(prompts) // 2) + [[15, 16]] * (len(prompts) % 2)
+    scores = PolicySampler(model, tokenizer, max_batch_tokens).score(prompts, targets)
+    for prompt, target, score in zip(prompts, targets, scores, strict=True):
+        token_ids = prompt.token_ids
+        log_probabilities = model(torch.tensor([token_ids + target])).logits[0].log_softmax(-1)
+        expected = sum(log_probabilities[len(token_ids) + i - 1, token].item() for i, token in enumerate(target))
+        assert score == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_seed_repeats_and_leaves_the_global_generator_alone(model, tokenizer):
+    sampler, prompts = PolicySampler(model, tokenizer), [Prompt([5, 6, 7])]
+    settings = SamplingSettings(max_new_tokens=8, seed=3)
+    state = torch.get_rng_state()
+    first = sampler.sample(prompts, 4, settings)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.rand(1)
+    assert sampler.sample(prompts, 4, settings) == first
+    assert sampler.sample(prompts, 4, SamplingSettings(max_new_tokens=8, seed=4)) != first
+
+
+def test_samples_follow_the_distribution_of_the_model(model, tokenizer):
+    [draws] = PolicySampler(model, tokenizer).sample([Prompt([5, 6, 7])], 4000, SamplingSettings(1, seed=0))
+    counts = torch.bincount(torch.tensor([draw[0] for draw in draws]), minlength=len(tokenizer))
+    expected = model(torch.tensor([[5, 6, 7]])).logits[0, -1].softmax(-1)
+    assert (counts / 4000 - expected).abs().max() < 0.03
+
+
+def test_completions_end_with_the_first_end_of_sequence(tokenizer):
+    model = tiny_model(tokenizer)
+    model.generation_config.eos_token_id = list(range(150))  # likely
+    [completions] = PolicySampler(model, tokenizer).sample([Prompt([5])], 50, SamplingSettings(10, seed=0))
+    ends = set(range(150)) | {tokenizer.eos_token_id}
+    assert all(not ends & set(tokens[:-1]) for tokens in completions)
+    assert any(tokens[-1] in ends for tokens in completions)
+
+
+def test_an_empty_prompt_is_refused(model, tokenizer):
+    with pytest.raises(ValueError, match="Prompt 1 is empty"):
+        PolicySampler(model, tokenizer).sample([Prompt([5]), Prompt([5], 0)], 1, GREEDY)
+
+
+def test_sliding_window_models_are_refused(tokenizer):
+    model = tiny_model(tokenizer, use_sliding_window=True, sliding_window=4, max_window_layers=0)
+    with pytest.raises(ValueError, match="full attention"):
+        PolicySampler(model, tokenizer)

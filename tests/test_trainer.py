@@ -1,0 +1,426 @@
+"""MRTTrainer against values computed by hand. What the policy writes is scripted; TRL, the grader and the loss are real."""
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import tiny_model
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+import mrt_plugin.trainer
+from mrt_plugin import MRTArguments, MRTTrainer, mrt_accuracy, mrt_progress
+from mrt_plugin.episodes import decode
+from mrt_plugin.meta_prover import TERMINATIONS
+
+
+ANSWER = "</think>\n\n**Final Answer**\n\n\\boxed{{{}}}"
+FIRST = "Try x = 2.\n\nNot 5.\n\nHm.\n\n"
+SECOND = "Wait, try x = 5.\n\nit works.\n\nNice.\n\n"
+IDLE = "Alternatively, again.\n\nit works.\n"
+SUCCESS = {"": 0.25, FIRST: 0.5, FIRST + SECOND: 1.0, FIRST + SECOND + IDLE: 0.75}
+"""J that the scripted policy has after each prefix."""
+
+ROWS = [  # of one group: thinking and answer, whether it ends, reward
+    (FIRST + SECOND, ANSWER.format(5), True, 1.0),
+    (FIRST + SECOND + IDLE, ANSWER.format(4), True, 0.0),
+    (FIRST, "", False, 0.0),  # cut by length while thinking
+    ("", ANSWER.format(5), True, 1.0),  # does not think
+]
+
+
+class ScriptedSampler:
+    """Answers rightly as often as `SUCCESS` says, out of four."""
+
+    def __init__(self, policy, tokenizer):
+        self.tokenizer = tokenizer
+
+    def sample(self, prompts, n, settings):
+        completions = []
+        for prompt in prompts:
+            text = decode(self.tokenizer, prompt.token_ids)
+            thinking = text.rpartition("<think>\n")[2].removesuffix(TERMINATIONS["answer"])
+            if text.endswith(TERMINATIONS["answer"]):
+                right = round(SUCCESS.get(thinking, 0.5) * n)
+                written = ["5}"] * right + ["3}"] * (n - right)
+            else:
+                written = [FIRST + SECOND + IDLE + ANSWER.format(5)] * n
+            completions.append([self.tokenizer(answer)["input_ids"] for answer in written])
+        return completions
+
+
+def config(tmp_path, **settings):
+    defaults = {
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": [],
+        "save_strategy": "no",
+        "per_device_train_batch_size": 4,
+        "num_generations": 4,
+        "max_completion_length": 40,
+        "max_steps": 2,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "disable_tqdm": True,
+    }
+    return GRPOConfig(output_dir=str(tmp_path), **defaults | settings)
+
+
+def dataset(solution="5", rows=4, **columns):
+    prompt = [{"role": "user", "content": "Find x."}]
+    return Dataset.from_list([{"prompt": prompt, "solution": solution, "id": i, **columns} for i in range(rows)])
+
+
+def build(
+    tmp_path, tokenizer, rewards=(mrt_accuracy,), data=None, model=None, cls=MRTTrainer, mrt=None, eval_data=None, **settings
+):
+    extra = {"mrt_args": MRTArguments(mrt_termination="answer", **mrt)} if mrt is not None else {}
+    return cls(
+        model or tiny_model(tokenizer, initializer_range=0.02),
+        list(rewards),
+        config(tmp_path, **settings),
+        train_dataset=data or dataset(),
+        eval_dataset=eval_data,
+        processing_class=tokenizer,
+        **extra,
+    )
+
+
+@pytest.fixture
+def scripted(monkeypatch, tokenizer):
+    """Completions in turn from `ROWS` (from a prefix: what is left of them), success probabilities from `SUCCESS`."""
+    monkeypatch.setattr(mrt_plugin.trainer, "PolicySampler", ScriptedSampler)
+    seen = []
+
+    def generate(self, prompt_ids, *_, **__):
+        completions = []
+        for row, ids in enumerate(prompt_ids):
+            thinking, answer, ends, _ = ROWS[row % len(ROWS)]
+            text = decode(tokenizer, ids)
+            seen.append(text)
+            begun = text.rpartition("<think>\n")[2]
+            if begun.endswith(TERMINATIONS["answer"]):  # forced to stop: odd rows are right
+                written = tokenizer("5}" if row % 2 else "3}")["input_ids"]
+            else:
+                written = tokenizer(thinking.removeprefix(begun) + answer or "Hm.")["input_ids"]
+            completions.append(written + [tokenizer.eos_token_id] * ends)
+        return completions, None
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", generate)
+    return seen
+
+
+def step_inputs(trainer):
+    """What a step trains on: TRL's batch after generation and scoring, in the order of the rows."""
+    trainer.model.train()
+    batch = next(iter(trainer.get_train_dataloader()))
+    return trainer._generate_and_score_completions(batch)
+
+
+def hand_written_dense(tokenizer, row, alpha, width):
+    """alpha x progress for each token of a scripted row, by decoding one token more at a time."""
+    thinking, answer, ends, _ = ROWS[row]
+    token_ids = tokenizer(thinking + answer)["input_ids"]
+    prefixes = [prefix for prefix in SUCCESS if thinking.startswith(prefix)]
+    credit = []
+    for index in range(len(token_ids)):
+        begins_at = len(decode(tokenizer, token_ids[:index]))
+        episode = next((j for j, prefix in enumerate(prefixes[1:], 1) if begins_at < len(prefix)), None)
+        gain = SUCCESS[prefixes[episode]] - SUCCESS[prefixes[episode - 1]] if episode else 0.0
+        credit.append(alpha * gain)
+    return credit + [0.0] * (width - len(credit))
+
+
+def group_normalised(rewards):
+    mean = sum(rewards) / len(rewards)
+    std = math.sqrt(sum((reward - mean) ** 2 for reward in rewards) / (len(rewards) - 1))
+    return [(reward - mean) / (std + 1e-4) for reward in rewards]
+
+
+def hand_computed_gradient(model, batch, advantages, loss_type, max_completion_length):
+    """Gradient of the on-policy loss, -sum of advantage x log-probability, with each loss type's normaliser."""
+    model.zero_grad()
+    mask = batch["completion_mask"]
+    width = mask.shape[1]
+    input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    attention_mask = torch.cat([batch["prompt_mask"], mask], dim=1)
+    logits = model(input_ids=input_ids, attention_mask=attention_mask).logits[:, -width - 1 : -1]
+    log_probabilities = logits.log_softmax(-1).gather(-1, batch["completion_ids"][..., None])[..., 0]
+    terms = -(advantages * log_probabilities * mask)
+    loss = {
+        "grpo": (terms.sum(1) / mask.sum(1)).mean(),
+        "bnpo": terms.sum() / mask.sum(),
+        "dapo": terms.sum() / mask.sum(),
+        "dr_grpo": terms.sum() / (len(mask) * max_completion_length),
+        "cispo": terms.sum() / mask.sum(),
+    }[loss_type]
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def assert_gradients_equal(trainer, batch, advantages, loss_type="dapo"):
+    expected = hand_computed_gradient(trainer.model, batch, advantages, loss_type, trainer.max_completion_length)
+    trainer.model.zero_grad()
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.compute_loss(trainer.model, batch).backward()
+    largest = max(gradient.abs().max() for gradient in expected.values())
+    assert largest > 1e-3  # the comparison is about something
+    for name, parameter in trainer.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5 * largest.item() + 1e-7, rtol=1e-3)
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "bnpo", "grpo", "dr_grpo", "cispo"])
+@pytest.mark.parametrize("alpha", [1.0, 0.4])
+def test_dense_credit_by_hand(tmp_path, tokenizer, scripted, loss_type, alpha):
+    mrt = {"mrt_credit": "dense", "mrt_alpha": alpha}
+    trainer = build(tmp_path, tokenizer, mrt=mrt, loss_type=loss_type, epsilon_high=5.0, max_completion_length=60)
+    batch = step_inputs(trainer)
+    width = batch["completion_ids"].shape[1]
+    outcome = group_normalised([reward for *_, reward in ROWS])
+    expected = torch.tensor(
+        [
+            [advantage + credit for credit in hand_written_dense(tokenizer, row, alpha, width)]
+            for row, advantage in enumerate(outcome)
+        ]
+    )
+    torch.testing.assert_close(batch["advantages"], expected, atol=1e-4, rtol=1e-4)
+    assert batch["advantages"][1].unique().numel() == 4  # three episodes and the answer
+    assert batch["advantages"][3].unique().numel() == 1  # without thinking: the outcome only
+    assert_gradients_equal(trainer, batch, expected, loss_type)
+
+
+def test_dense_credit_of_a_gold_that_cannot_be_parsed_is_zero(tmp_path, tokenizer, scripted):
+    trainer = build(tmp_path, tokenizer, data=dataset(solution=""), mrt={"mrt_credit": "dense"})
+    assert (step_inputs(trainer)["advantages"] == 0).all()
+
+
+def test_mixed_credit_by_hand(tmp_path, tokenizer, scripted):
+    data = dataset(prefix=FIRST, prefix_success=0.25)
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset", "mrt_alpha": 0.4}
+    trainer = build(tmp_path, tokenizer, [mrt_accuracy, mrt_progress], data, mrt=mrt)
+    batch = step_inputs(trainer)
+    # Rows 0 and 1 continue from FIRST and get r + alpha (r - J); rows 2 and 3 are forced to stop and get r.
+    rewards = [1 + 0.4 * (1 - 0.25), 0 + 0.4 * (0 - 0.25), 0.0, 1.0]
+    expected = torch.tensor(group_normalised(rewards))
+    torch.testing.assert_close(batch["advantages"], expected, atol=1e-5, rtol=1e-4)
+    assert_gradients_equal(trainer, batch, expected[:, None])
+    prompt = "<|user|>Find x.<|eos|><|assistant|><think>\n" + FIRST
+    stop = TERMINATIONS["answer"]
+    texts = tokenizer.batch_decode(batch["prompt_ids"])
+    assert [text.replace("<|pad|>", "") for text in texts] == [prompt, prompt, prompt + stop, prompt + stop]
+    trained = [decode(tokenizer, ids[mask.bool()]) for ids, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
+    assert trained == [SECOND + ANSWER.format(5), SECOND + IDLE + ANSWER.format(4), "3}", "5}"]  # no forced text
+
+
+def test_termination_credit_by_hand(tmp_path, tokenizer, scripted):
+    data = dataset(prefix=FIRST, prefix_success=0.25)
+    mrt = {"mrt_credit": "termination", "mrt_prefix": "dataset"}
+    trainer = build(tmp_path, tokenizer, [mrt_accuracy, mrt_progress], data, mrt=mrt)
+    batch = step_inputs(trainer)
+    expected = torch.tensor([0.75, -0.25, -0.25, 0.75])
+    torch.testing.assert_close(batch["advantages"], expected)
+    assert_gradients_equal(trainer, batch, expected[:, None])
+
+
+def test_a_scalar_progress_cancels_and_termination_does_not(tmp_path, tokenizer, scripted):
+    """The trap: with one prefix for a group, r + alpha (r - J) has the advantages of r, whatever alpha is."""
+
+    def scalar(completions, solution, **kwargs):
+        return [r + 8 * (r - 0.25) for r in mrt_accuracy(completions, solution)]
+
+    plain = step_inputs(build(tmp_path, tokenizer, mrt={"mrt_credit": "none"}))["advantages"]
+    with_progress = step_inputs(build(tmp_path, tokenizer, [scalar], mrt={"mrt_credit": "none"}))["advantages"]
+    torch.testing.assert_close(plain, with_progress, atol=1e-3, rtol=1e-3)
+
+
+def test_online_prefixes(tmp_path, tokenizer, scripted):
+    """One fresh trace for each group, cut after a random number of episodes, J from forced terminations."""
+    mrt = {"mrt_credit": "termination", "mrt_prefix": "online"}
+    cuts = set()
+    for seed in range(8):
+        trainer = build(tmp_path, tokenizer, data=dataset(rows=2), mrt=mrt, seed=seed, per_device_train_batch_size=8)
+        batch = step_inputs(trainer)
+        begun = [text.rpartition("<think>\n")[2] for text in tokenizer.batch_decode(batch["prompt_ids"])]
+        for group in (0, 4):
+            assert len(set(begun[group : group + 4])) == 1
+            assert begun[group] in (("", FIRST, FIRST + SECOND))  # never the whole thinking: an episode is left to write
+            rewards = [1.0, 0.0, 0.0, 1.0]
+            expected = [reward - SUCCESS[begun[group]] for reward in rewards]
+            assert batch["advantages"][group : group + 4].tolist() == pytest.approx(expected)
+            cuts.add(begun[group])
+        again = step_inputs(build(tmp_path, tokenizer, data=dataset(rows=2), mrt=mrt, seed=seed, per_device_train_batch_size=8))
+        assert torch.equal(batch["prompt_ids"], again["prompt_ids"])
+    assert cuts == {"", FIRST, FIRST + SECOND}
+
+
+def test_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted):
+    seen = []
+
+    def spy(completions, **kwargs):
+        seen.extend(completion[0]["content"] for completion in completions)
+        return [0.0] * len(completions)
+
+    data = dataset(prefix=FIRST, prefix_success=0.25)
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset"}
+    step_inputs(build(tmp_path, tokenizer, [spy], data, mrt=mrt))
+    assert seen[0] == FIRST + SECOND + ANSWER.format(5)
+    assert seen[2] == FIRST + ANSWER.format(3)
+
+
+def test_plain_string_prompts_and_completions(tmp_path, tokenizer, scripted):
+    data = Dataset.from_list([{"prompt": "Find x. <think>\n", "solution": "5", "prefix": FIRST, "prefix_success": 0.25}] * 4)
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset", "mrt_alpha": 0.4}
+    batch = step_inputs(build(tmp_path, tokenizer, data=data, mrt=mrt))
+    expected = group_normalised([1 + 0.4 * 0.75, -0.4 * 0.25, 0.0, 1.0])
+    assert batch["advantages"].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_template_that_does_not_open_the_thinking_gets_the_tag(tmp_path, tokenizer, scripted):
+    data = Dataset.from_list([{"prompt": "Find x. ", "solution": "5", "prefix": FIRST, "prefix_success": 0.25}] * 4)
+    mrt = {"mrt_credit": "termination", "mrt_prefix": "dataset"}
+    batch = step_inputs(build(tmp_path, tokenizer, data=data, mrt=mrt))
+    assert tokenizer.decode(batch["prompt_ids"][0]) == "Find x. <think>\n" + FIRST
+
+
+@pytest.mark.parametrize(
+    "mrt",
+    [
+        {"mrt_credit": "dense"},
+        {"mrt_credit": "mixed", "mrt_prefix": "online"},
+        {"mrt_credit": "mixed", "mrt_prefix": "dataset"},
+        {"mrt_credit": "termination", "mrt_prefix": "online"},
+        {"mrt_credit": "termination", "mrt_prefix": "dataset"},
+        {"mrt_credit": "dense", "mrt_prefix": "online"},
+    ],
+)
+def test_every_weight_moves(tmp_path, tokenizer, scripted, mrt):
+    data = dataset(rows=8, prefix=FIRST, prefix_success=0.25)
+    settings = {"gradient_accumulation_steps": 2, "num_iterations": 2, "max_steps": 4}
+    trainer = build(tmp_path, tokenizer, data=data, mrt=mrt, **settings)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    still = [name for name, parameter in trainer.model.named_parameters() if torch.equal(parameter, before[name])]
+    assert not still
+    logs = {key: value for entry in trainer.state.log_history for key, value in entry.items()}
+    assert logs["mrt/grader_timeouts"] == 0 if mrt.get("mrt_prefix") != "dataset" else "mrt/branch_tokens" not in logs
+    if mrt["mrt_credit"] == "dense" and "mrt_prefix" not in mrt:
+        assert logs["mrt/success_probability/episode_1"] == pytest.approx(0.5)
+        assert logs["mrt/success_probability/episode_3"] == pytest.approx(0.75)
+        assert logs["mrt/branch_tokens"] > 0
+
+
+def test_none_is_grpo_bit_for_bit(tmp_path, tokenizer):
+    """The same seeds give the same weights after three steps, sampled from a real (random) model."""
+
+    def lengths(completions, **kwargs):
+        return [float(len(completion[0]["content"]) % 7) for completion in completions]
+
+    finals = []
+    for cls, mrt in ((GRPOTrainer, None), (MRTTrainer, {"mrt_credit": "none"}), (MRTTrainer, {})):
+        trainer = build(tmp_path, tokenizer, [lengths], cls=cls, mrt=mrt, max_steps=3, max_completion_length=12)
+        start = copy.deepcopy(trainer.model.state_dict())
+        trainer.train()
+        finals.append(trainer.model.state_dict())
+        assert any(not torch.equal(start[name], finals[-1][name]) for name in start)
+    assert all(torch.equal(finals[0][name], other[name]) for other in finals[1:] for name in finals[0])
+
+
+def test_a_resumed_run_goes_on_the_same(tmp_path, tokenizer):
+    """Two steps, a checkpoint, and two more give the weights of four steps, sampled from a real (random) model."""
+
+    def lengths(completions, **kwargs):
+        return [float(len(completion[0]["content"]) % 7) for completion in completions]
+
+    mrt = {"mrt_credit": "dense", "mrt_prefix": "online", "mrt_answer_tokens": 4, "mrt_estimator": "likelihood"}
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "max_completion_length": 12}
+    whole = build(tmp_path / "whole", tokenizer, [lengths], mrt=mrt, **settings)
+    whole.train()
+    resumed = build(tmp_path / "resumed", tokenizer, [lengths], mrt=mrt, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    left, right = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_evaluation_rolls_out_from_the_bare_problem(tmp_path, tokenizer, scripted):
+    data = dataset(prefix=FIRST, prefix_success=0.25)
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset"}
+    settings = {"per_device_eval_batch_size": 4, "eval_strategy": "no"}
+    trainer = build(tmp_path, tokenizer, data=data, eval_data=dataset(rows=1), mrt=mrt, **settings)
+    metrics = trainer.evaluate()
+    assert metrics["eval_rewards/mrt_accuracy/mean"] == 0.5
+    assert {text.rpartition("<think>\n")[2] for text in scripted} == {""}
+
+
+def test_progress_alone_stands_for_an_outcome_reward_with_dense_credit(tmp_path, tokenizer):
+    trainer = build(tmp_path, tokenizer, [mrt_progress], mrt={})
+    assert trainer.credit == "dense"
+    assert trainer.reward_func_names == ["mrt_accuracy"]
+
+
+def test_explicit_weights_keep_their_functions(tmp_path, tokenizer):
+    def other(completions, **kwargs):
+        return [0.0] * len(completions)
+
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "online", "mrt_alpha": 0.4}
+    trainer = build(tmp_path, tokenizer, [mrt_progress, mrt_accuracy, other], mrt=mrt, reward_weights=[9.0, 2.0, 3.0])
+    assert trainer.reward_func_names == ["mrt_accuracy", "other", "mrt_progress"]
+    assert trainer.reward_weights.tolist() == pytest.approx([2.0, 3.0, 0.4])
+
+
+def test_a_scalar_that_would_cancel_is_warned_about(tmp_path, tokenizer, caplog):
+    build(tmp_path, tokenizer, [mrt_accuracy, mrt_progress], mrt={"mrt_credit": "none"})
+    assert "group normalisation cancels it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("mrt", "settings", "match"),
+    [
+        ({"mrt_credit": "dense"}, {"importance_sampling_level": "sequence"}, "importance_sampling_level"),
+        ({"mrt_credit": "dense"}, {"loss_type": "vespo"}, "vespo"),
+        ({"mrt_credit": "mixed"}, {}, "mixed on bare problems"),
+        ({"mrt_credit": "termination"}, {}, "termination on bare problems"),
+        (
+            {"mrt_credit": "mixed", "mrt_prefix": "online"},
+            {"num_generations": 3, "per_device_train_batch_size": 3},
+            "num_generations: 3 is odd",
+        ),
+        (
+            {"mrt_credit": "mixed", "mrt_prefix": "online"},
+            {"multi_objective_aggregation": "normalize_then_sum"},
+            "multi_objective_aggregation",
+        ),
+        ({"mrt_credit": "mixed", "mrt_prefix": "online"}, {"use_vllm": True, "vllm_mode": "server"}, "server mode"),
+        ({"mrt_credit": "none", "mrt_prefix": "online"}, {}, "mrt_prefix: online needs mrt_credit"),
+        ({"mrt_credit": "mixed", "mrt_prefix": "dataset"}, {}, r"lacks the column\(s\) \['prefix', 'prefix_success'\]"),
+        ({"mrt_credit": "dense", "mrt_regret_steps": 1}, {}, "mrt_regret_steps needs held-out problems"),
+    ],
+)
+def test_impossible_combinations_are_refused(tmp_path, tokenizer, mrt, settings, match):
+    with pytest.raises(ValueError, match=match):
+        build(tmp_path, tokenizer, mrt=mrt, **settings)
+
+
+def test_a_likelihood_that_cannot_be_read_off_is_refused(tmp_path, tokenizer, model):
+    mrt_args = MRTArguments(mrt_credit="dense", mrt_estimator="likelihood", mrt_termination="explain")
+    with pytest.raises(ValueError, match="mrt_termination: answer"):
+        MRTTrainer(model, [mrt_accuracy], config(tmp_path), train_dataset=dataset(), mrt_args=mrt_args)
+
+
+def test_a_missing_solution_column_is_named(tmp_path, tokenizer):
+    data = dataset().remove_columns("solution")
+    with pytest.raises(ValueError, match=r"\['solution'\]"):
+        build(tmp_path, tokenizer, data=data, mrt={"mrt_credit": "dense"})
+
+
+def test_tools_are_refused(tmp_path, tokenizer, model):
+    with pytest.raises(ValueError, match="tools"):
+        MRTTrainer(
+            model,
+            [mrt_accuracy],
+            config(tmp_path),
+            train_dataset=dataset(),
+            tools=[print],
+            mrt_args=MRTArguments(mrt_credit="dense"),
+        )
