@@ -1,7 +1,7 @@
 r"""The `mrt` command: `mrt grpo ...` is `accelerate launch -m mrt_plugin.grpo ...`.
 
-    mrt grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml
-    mrt grpo --accelerate_config recipes/accelerate_configs/zero3.yaml --config ...
+mrt grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml
+mrt grpo --accelerate_config recipes/accelerate_configs/zero3.yaml --config ...
 """
 
 import sys
@@ -31,3 +31,7 @@ def main() -> None:
         accelerate = ["--config_file", arguments[position + 1]]
         del arguments[position : position + 2]
     launch_command(launch_command_parser().parse_args([*accelerate, "-m", f"mrt_plugin.{command}", *arguments]))
+
+
+if __name__ == "__main__":
+    main()

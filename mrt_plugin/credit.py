@@ -116,7 +116,9 @@ def credit_mode(mrt_args: MRTArguments, reward_funcs: list) -> str:
     return mrt_args.mrt_credit
 
 
-def rewards_for(credit: str, reward_funcs: list, weights: list[float] | None, alpha: float) -> tuple[list, list | None]:
+def rewards_for(
+    credit: str, reward_funcs: list, weights: list[float] | None, alpha: float
+) -> tuple[list, list | None]:
     """
     Reward functions and their weights for a credit mode. `mixed` adds `alpha` x `mrt_progress` to the reward; the other
     modes give progress through the advantages. Without an outcome reward, `mrt_accuracy` is it.
@@ -177,7 +179,10 @@ def check_combination(credit: str, mrt_args: MRTArguments, args, trainer_kwargs:
         raise ValueError(
             f"mrt_credit: mixed splits each group in two halves; num_generations: {args.num_generations} is odd."
         )
-    if credit == "mixed" and getattr(args, "multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize":
+    if (
+        credit == "mixed"
+        and getattr(args, "multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize"
+    ):
         raise ValueError(
             "mrt_credit: mixed adds alpha (r - J) to r before normalisation; use "
             "multi_objective_aggregation: sum_then_normalize."

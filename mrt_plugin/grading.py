@@ -44,7 +44,6 @@ CACHE_SIZE = 2**16  # verdicts, of about 150 bytes each
 
 _KEPT_VARIABLES = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"}
 _ANCHOR = re.compile(r"(?i:answer)|\\boxed")  # from a text with neither, math-verify extracts nothing
-_DELIMITER = re.compile(r"\$|\\[()\[\]]")
 _PERCENT = re.compile(r"%|(?i:percent|pct)")
 _BOXED_INTEGER = re.compile(r"\\boxed\{(0|-?[1-9][0-9]{0,14})\}")
 
@@ -118,7 +117,7 @@ def _essence(text: str) -> str:
     if not box or text.count(r"\boxed") > 1 or r"\fbox" in text or "I hope" in text:
         return text
     content = _up_to_closing_brace(rest)
-    if not content.strip() or _DELIMITER.search(content) or _PERCENT.search(rest, len(content)):
+    if not content.strip() or _PERCENT.search(rest, len(content)):
         return text
     return rf"\boxed{{{content}}}"
 
@@ -239,9 +238,8 @@ _exiting = False
 def _judge_in_workers(questions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Outcome]:
     verdicts = {}
     for attempt in range(3 if questions else 0):
-        futures = {}
+        pool = _current_pool()
         try:
-            pool = _current_pool()
             futures = {question: pool.ask(question) for question in questions if question not in verdicts}
             for question, future in futures.items():
                 verdicts[question] = pool.wait_for(future)
@@ -249,9 +247,10 @@ def _judge_in_workers(questions: Sequence[tuple[str, str]]) -> dict[tuple[str, s
         except RuntimeError:  # a broken pool: Pebble has no narrower error for one that broke under another thread
             if attempt == 2:
                 raise
-        finally:
-            for future in futures.values():
-                future.cancel()
+        except BaseException:
+            # Interrupted. Pebble would pay for each cancelled task with a worker, so the whole pool goes.
+            pool.stop()
+            raise
     return verdicts
 
 

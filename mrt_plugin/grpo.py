@@ -51,7 +51,9 @@ class GRPOScriptArguments(ScriptArguments):
     system_prompt: str | None = field(default=None, metadata={"help": "System prompt before every problem."})
     callbacks: list[str] = field(
         default_factory=list,
-        metadata={"help": "Known: mrt_progress. Accepted for Open-R1's recipes; MRTTrainer adds its callback by itself."},
+        metadata={
+            "help": "Known: mrt_progress. Accepted for Open-R1's recipes; MRTTrainer adds its callback by itself."
+        },
     )
 
 

@@ -77,7 +77,9 @@ class Measurement:
     timeouts: int
 
 
-def segment(tokenizer, prompt_ids: Sequence[int], completion_ids: Sequence[int], solution: str, episodes: int) -> Trace:
+def segment(
+    tokenizer, prompt_ids: Sequence[int], completion_ids: Sequence[int], solution: str, episodes: int
+) -> Trace:
     r"""
     Cuts a completion into episodes without moving a token.
 
@@ -163,7 +165,9 @@ class MetaProver:
             for j, cut in enumerate(trace.cuts):
                 suffix = self._suffix(whole=0 < j == trace.episodes)
                 key = (tuple(trace.token_ids[:cut]), suffix, trace.solution)
-                prompts.setdefault(key, (Prompt(trace.token_ids, cut, tokenize(self.tokenizer, suffix)), trace.solution))
+                prompts.setdefault(
+                    key, (Prompt(trace.token_ids, cut, tokenize(self.tokenizer, suffix)), trace.solution)
+                )
                 keys[-1].append(key)
         estimate = self._sample if self.estimator == "sample" else self._likelihood
         estimates = dict(zip(prompts, estimate(*zip(*prompts.values(), strict=True)) if prompts else [], strict=True))

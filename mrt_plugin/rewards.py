@@ -104,12 +104,19 @@ def mrt_progress(
         continues = [True] * len(completions)
     return [
         reward if reward is None else (reward - success) * thinks_on
-        for reward, success, thinks_on in zip(mrt_accuracy(completions, solution), prefix_success, continues, strict=True)
+        for reward, success, thinks_on in zip(
+            mrt_accuracy(completions, solution), prefix_success, continues, strict=True
+        )
     ]
 
 
 def mrt_length_penalty(
-    prompts: list, completions: list, completion_ids: list[list[int]], solution: list[str], alpha: float = 0.1, **kwargs
+    prompts: list,
+    completions: list,
+    completion_ids: list[list[int]],
+    solution: list[str],
+    alpha: float = 0.1,
+    **kwargs,
 ) -> list[float | None]:
     r"""
     The length-penalty baseline (arXiv 2502.04463): a right answer is worth `1 - alpha * sigmoid((L - mean) / std)`, a wrong

@@ -132,7 +132,7 @@ class PolicySampler:
             top_p=settings.top_p,
             top_k=0,
             repetition_penalty=1.0,
-            eos_token_id=sorted(self.eos_token_ids),
+            eos_token_id=sorted(self.eos_token_ids) or None,
             pad_token_id=self.pad_token_id,
         )
         completions: list[list[list[int]]] = [[] for _ in prompts]

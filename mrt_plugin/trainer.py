@@ -64,7 +64,9 @@ class MRTTrainer(GRPOTrainer):
         reward_funcs, args.reward_weights = rewards_for(
             self.credit, reward_funcs, args.reward_weights, self.mrt_args.mrt_alpha
         )
-        self._starts: list[Start] = []  # of the rows of the step in progress; empty where they start at the bare problem
+        self._starts: list[
+            Start
+        ] = []  # of the rows of the step in progress; empty where they start at the bare problem
         super().__init__(model, reward_funcs, args, **kwargs)
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
@@ -193,7 +195,9 @@ class MRTTrainer(GRPOTrainer):
             prompt_ids = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
             completion_ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
             traces.append(
-                segment(text_tokenizer(self), prompt_ids, completion_ids, example["solution"], self.mrt_args.mrt_episodes)
+                segment(
+                    text_tokenizer(self), prompt_ids, completion_ids, example["solution"], self.mrt_args.mrt_episodes
+                )
             )
         prompt_lengths = output["prompt_mask"].sum(-1).tolist()
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]

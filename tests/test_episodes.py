@@ -75,9 +75,7 @@ def test_bad_settings_are_named(settings):
 
 
 @given(
-    st.lists(
-        st.sampled_from([*CUES, "a", "b\nc", "", "\n", "\r\n", "é€🎉", "Wait", "\n\n", "\r\n\r\n"]), max_size=60
-    ),
+    st.lists(st.sampled_from([*CUES, "a", "b\nc", "", "\n", "\r\n", "é€🎉", "Wait", "\n\n", "\r\n\r\n"]), max_size=60),
     st.integers(0, 10),
     st.integers(1, 4),
 )

@@ -417,18 +417,26 @@ def test_start_of_a_worker_is_not_counted(fresh, monkeypatch):
 
 def test_memory_limit_gives_no_verdict():
     pool = grading._current_pool()
-    assert pool.wait_for(pool.schedule(bytearray, args=[grading.MEMORY_LIMIT // 2])) == bytearray(
-        grading.MEMORY_LIMIT // 2
-    )
-    assert pool.wait_for(pool.schedule(bytearray, args=[grading.MEMORY_LIMIT])) is Outcome.TIMED_OUT
+    within, beyond = grading.MEMORY_LIMIT // 2, grading.MEMORY_LIMIT
+    assert pool.wait_for(pool.schedule(eval, args=[f"len(bytearray({within}))"])) == within
+    assert pool.wait_for(pool.schedule(eval, args=[f"len(bytearray({beyond}))"])) is Outcome.TIMED_OUT
 
 
 def test_huge_numbers_do_not_pile_up():
     expression = (
-        "[__import__('mrt_plugin.grading').grading._judge(r'\\boxed{2^{%d}}' % (10**8 + n), '5') for n in range(5)]"
+        "[__import__('mrt_plugin.grading').grading._judge(r'\\boxed{2^{%d}}' % (10**8 + n), '5') for n in range(6)]"
         " and int(open('/proc/self/statm').read().split()[0]) * __import__('resource').getpagesize()"
     )
-    assert in_worker(expression) < grading.MEMORY_LIMIT / 4
+    assert in_worker(expression) < grading.MEMORY_LIMIT / 7  # 370 MiB if they did
+
+
+def test_kill_does_not_wait_for_a_long_c_call():
+    pool = grading._current_pool()
+    assert in_worker("1") == 1
+    started = time.monotonic()
+    hang = pool.schedule(eval, args=["__import__('math').factorial(10**8)"], timeout=1)
+    assert pool.wait_for(hang) is Outcome.TIMED_OUT
+    assert time.monotonic() - started < 3.5  # 4 with Pebble's own signal handler
 
 
 def test_death_of_a_worker_costs_one_verdict():

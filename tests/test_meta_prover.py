@@ -59,7 +59,9 @@ def test_segment_merges_down_to_the_number_of_episodes(tokenizer):
     assert trace.cuts[-1] == len(trace.token_ids)
 
 
-@pytest.mark.parametrize(("prompt", "opened"), [(PROMPT, True), ("Find x.", False), ("<think>\n\n</think>\n\n", False)])
+@pytest.mark.parametrize(
+    ("prompt", "opened"), [(PROMPT, True), ("Find x.", False), ("<think>\n\n</think>\n\n", False)]
+)
 def test_the_tag_is_added_only_where_the_prompt_lacks_it(tokenizer, prompt, opened):
     assert decode(tokenizer, opening_ids(tokenizer, tokenize(tokenizer, prompt))) == ("" if opened else "<think>\n")
 
@@ -185,7 +187,13 @@ def test_sentencepiece_like_tokens_are_kept_as_they_are():
 
 @pytest.mark.parametrize(
     ("solution", "answer"),
-    [("7", "7"), ("$7$", "7"), ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"), ("a \\boxed{1} b \\boxed{2}", "2"), ("\\boxed{3", "3")],
+    [
+        ("7", "7"),
+        ("$7$", "7"),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("a \\boxed{1} b \\boxed{2}", "2"),
+        ("\\boxed{3", "3"),
+    ],
 )
 def test_bare_answer(solution, answer):
     assert bare_answer(solution) == answer

@@ -63,7 +63,9 @@ def test_a_trace_that_ends_before_the_budget_holds_its_last_value():
     assert normalized_regret([0.5], [1000], 4000) == pytest.approx(1 - (0.25 * 1000 + 0.5 * 3000) / 4000)
 
 
-@pytest.mark.parametrize(("tokens", "budget", "match"), [([5, 3], 10, "ascending"), ([-1, 3], 10, "ascending"), ([1, 3], 0, "positive")])
+@pytest.mark.parametrize(
+    ("tokens", "budget", "match"), [([5, 3], 10, "ascending"), ([-1, 3], 10, "ascending"), ([1, 3], 0, "positive")]
+)
 def test_bad_curves_are_named(tokens, budget, match):
     with pytest.raises(ValueError, match=match):
         normalized_regret([0.1, 0.2], tokens, budget)
@@ -89,7 +91,9 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_answer(total, data):
     assert pass_at(k, correct, total) == pytest.approx(np.mean([max(draw) for draw in draws]))
 
 
-@pytest.mark.parametrize("call", [lambda: pass_at(3, 1, 2), lambda: pass_at(1, 3, 2), lambda: majority_at(["1"], "1", 2)])
+@pytest.mark.parametrize(
+    "call", [lambda: pass_at(3, 1, 2), lambda: pass_at(1, 3, 2), lambda: majority_at(["1"], "1", 2)]
+)
 def test_impossible_draws_are_refused(call):
     with pytest.raises(ValueError, match="needs|must be"):
         call()

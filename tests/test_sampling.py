@@ -42,9 +42,7 @@ def test_branches_equal_a_full_prefill_token_for_token(model, tokenizer, prompts
 def test_a_trace_is_read_once_for_all_its_branches(model, tokenizer):
     trace = list(range(10, 110))
     read = []
-    model.register_forward_pre_hook(
-        lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
+    model.register_forward_pre_hook(lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
     settings = SamplingSettings(max_new_tokens=1, temperature=0)
     PolicySampler(model, tokenizer).sample([Prompt(trace, cut, [7]) for cut in range(10, 101, 10)], 1, settings)
     assert read == [100, 10]  # the trace, then one suffix token for each of ten branches

@@ -74,7 +74,15 @@ def dataset(solution="5", rows=4, **columns):
 
 
 def build(
-    tmp_path, tokenizer, rewards=(mrt_accuracy,), data=None, model=None, cls=MRTTrainer, mrt=None, eval_data=None, **settings
+    tmp_path,
+    tokenizer,
+    rewards=(mrt_accuracy,),
+    data=None,
+    model=None,
+    cls=MRTTrainer,
+    mrt=None,
+    eval_data=None,
+    **settings,
 ):
     extra = {"mrt_args": MRTArguments(mrt_termination="answer", **mrt)} if mrt is not None else {}
     return cls(
@@ -210,7 +218,10 @@ def test_mixed_credit_by_hand(tmp_path, tokenizer, scripted):
     stop = TERMINATIONS["answer"]
     texts = tokenizer.batch_decode(batch["prompt_ids"])
     assert [text.replace("<|pad|>", "") for text in texts] == [prompt, prompt, prompt + stop, prompt + stop]
-    trained = [decode(tokenizer, ids[mask.bool()]) for ids, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)]
+    trained = [
+        decode(tokenizer, ids[mask.bool()])
+        for ids, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
+    ]
     assert trained == [SECOND + ANSWER.format(5), SECOND + IDLE + ANSWER.format(4), "3}", "5}"]  # no forced text
 
 
@@ -245,12 +256,16 @@ def test_online_prefixes(tmp_path, tokenizer, scripted):
         begun = [text.rpartition("<think>\n")[2] for text in tokenizer.batch_decode(batch["prompt_ids"])]
         for group in (0, 4):
             assert len(set(begun[group : group + 4])) == 1
-            assert begun[group] in (("", FIRST, FIRST + SECOND))  # never the whole thinking: an episode is left to write
+            assert begun[group] in (
+                ("", FIRST, FIRST + SECOND)
+            )  # never the whole thinking: an episode is left to write
             rewards = [1.0, 0.0, 0.0, 1.0]
             expected = [reward - SUCCESS[begun[group]] for reward in rewards]
             assert batch["advantages"][group : group + 4].tolist() == pytest.approx(expected)
             cuts.add(begun[group])
-        again = step_inputs(build(tmp_path, tokenizer, data=dataset(rows=2), mrt=mrt, seed=seed, per_device_train_batch_size=8))
+        again = step_inputs(
+            build(tmp_path, tokenizer, data=dataset(rows=2), mrt=mrt, seed=seed, per_device_train_batch_size=8)
+        )
         assert torch.equal(batch["prompt_ids"], again["prompt_ids"])
     assert cuts == {"", FIRST, FIRST + SECOND}
 
@@ -270,7 +285,9 @@ def test_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted):
 
 
 def test_plain_string_prompts_and_completions(tmp_path, tokenizer, scripted):
-    data = Dataset.from_list([{"prompt": "Find x. <think>\n", "solution": "5", "prefix": FIRST, "prefix_success": 0.25}] * 4)
+    data = Dataset.from_list(
+        [{"prompt": "Find x. <think>\n", "solution": "5", "prefix": FIRST, "prefix_success": 0.25}] * 4
+    )
     mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset", "mrt_alpha": 0.4}
     batch = step_inputs(build(tmp_path, tokenizer, data=data, mrt=mrt))
     expected = group_normalised([1 + 0.4 * 0.75, -0.4 * 0.25, 0.0, 1.0])
@@ -393,7 +410,11 @@ def test_a_scalar_that_would_cancel_is_warned_about(tmp_path, tokenizer, caplog)
         ),
         ({"mrt_credit": "mixed", "mrt_prefix": "online"}, {"use_vllm": True, "vllm_mode": "server"}, "server mode"),
         ({"mrt_credit": "none", "mrt_prefix": "online"}, {}, "mrt_prefix: online needs mrt_credit"),
-        ({"mrt_credit": "mixed", "mrt_prefix": "dataset"}, {}, r"lacks the column\(s\) \['prefix', 'prefix_success'\]"),
+        (
+            {"mrt_credit": "mixed", "mrt_prefix": "dataset"},
+            {},
+            r"lacks the column\(s\) \['prefix', 'prefix_success'\]",
+        ),
         ({"mrt_credit": "dense", "mrt_regret_steps": 1}, {}, "mrt_regret_steps needs held-out problems"),
     ],
 )

@@ -23,6 +23,7 @@ import argparse
 import json
 import random
 from itertools import product
+from math import gcd
 from pathlib import Path
 
 import torch
@@ -30,9 +31,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 
-MODULUS = 11
+MODULUS = 9
 TEST_PROBLEMS = 200
-TRACES_PER_PROBLEM = 12
+TRACES_PER_PROBLEM = 30
 
 REPEAT = 0.35  # an attempt takes a value that has failed already
 GIVE_UP = 0.08  # a trace stops thinking after a failed attempt, or before the first one
@@ -52,17 +53,18 @@ CHAT_TEMPLATE = (
 
 def make_problem(a: int, b: int, c: int) -> dict:
     """One row of `problems`. `a` is not 0 modulo the prime `MODULUS`, so there is exactly one solution."""
-    problem = f"Find x with {a}*x+{b} = {c} (mod {MODULUS})."
-    solution = next(x for x in range(MODULUS) if (a * x + b) % MODULUS == c)
+    problem = f"Find x with {a}*x+{b}+{c}=0 (mod {MODULUS})."
+    solution = next(x for x in range(MODULUS) if (a * x + b + c) % MODULUS == 0)
     return {"problem": problem, "solution": str(solution), "prompt": [{"role": "user", "content": problem}]}
 
 
 def make_attempt(opening: str, x: int, a: int, b: int, c: int) -> str:
     """One episode: three paragraphs, which is the least that the segmentation rule accepts as an episode."""
     multiple = a * x % MODULUS
-    total = (multiple + b) % MODULUS
-    verdict = "yes" if total == c else "no"
-    return f"{opening} x={x}.\n\n{a}*{x}={multiple}.\n\n{multiple}+{b}={total} ({verdict})."
+    partial = (multiple + b) % MODULUS
+    total = (partial + c) % MODULUS
+    verdict = "no" if total else "yes"
+    return f"{opening} x={x}.\n\n{a}*{x}={multiple}.\n\n{multiple}+{b}={partial}, {partial}+{c}={total} ({verdict})."
 
 
 def make_trace(a: int, b: int, c: int, rng: random.Random) -> str:
@@ -76,7 +78,7 @@ def make_trace(a: int, b: int, c: int, rng: random.Random) -> str:
         else:
             x = untried.pop()
         attempts.append(make_attempt(opening, x, a, b, c))
-        if (a * x + b) % MODULUS == c:
+        if (a * x + b + c) % MODULUS == 0:
             found = x
         elif x not in failed:
             failed.append(x)
@@ -96,7 +98,7 @@ def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\n| ?\d+| ?[^\s\d]+|\s"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"\n|\d+| ?[^\s\d]+|\s"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -130,13 +132,14 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalL
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=3,
+        intermediate_size=512,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=32,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
+        initializer_range=0.08,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -156,7 +159,8 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 
 def main(output: Path, seed: int) -> None:
     rng = random.Random(seed)
-    coefficients = list(product(range(1, MODULUS), range(MODULUS), range(MODULUS)))
+    units = [a for a in range(1, MODULUS) if gcd(a, MODULUS) == 1]
+    coefficients = list(product(units, range(MODULUS), range(MODULUS)))
     rng.shuffle(coefficients)
     test, train = coefficients[:TEST_PROBLEMS], coefficients[TEST_PROBLEMS:]
     problems = {"train": [make_problem(*abc) for abc in train], "test": [make_problem(*abc) for abc in test]}

@@ -1,0 +1,181 @@
+"""The launchers, from a recipe file to a saved model that has changed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+CPU = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": [],
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "max_steps": 2,
+    "learning_rate": 1e-2,
+    "per_device_train_batch_size": 4,
+}
+
+
+@pytest.fixture
+def problems(tmp_path):
+    """A local data set, as `datasets` reads it: one file for each split."""
+    folder = tmp_path / "problems"
+    folder.mkdir()
+    for split, count in (("train", 8), ("test", 2)):
+        rows = [{"problem": f"Find x with {i} x = {i}.", "solution": "1"} for i in range(count)]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(folder)
+
+
+@pytest.fixture
+def recipe(tmp_path, model_path, problems):
+    fields = CPU | {
+        "model_name_or_path": model_path,
+        "dataset_name": problems,
+        "dataset_prompt_column": "problem",
+        "output_dir": str(tmp_path / "out"),
+        "num_generations": 4,
+        "max_completion_length": 8,
+        "reward_funcs": ["mrt_accuracy", "mrt_progress", "test_launch.letters"],
+        "callbacks": ["mrt_progress"],
+        "mrt_termination": "answer",
+        "mrt_answer_tokens": 4,
+    }
+    return write(tmp_path / "config.yaml", fields)
+
+
+def write(path, fields):
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def letters(completions, **kwargs):
+    """A reward that a random model earns unequally."""
+    return [float(len(completion[0]["content"]) % 5) for completion in completions]
+
+
+def run(module, recipe, *arguments):
+    from importlib import import_module
+
+    module = import_module(f"mrt_plugin.{module}")
+    module.main(*module.make_parser().parse_args_and_config(["--config", str(recipe), *arguments]))
+
+
+def changed(model_path, output):
+    before = AutoModelForCausalLM.from_pretrained(model_path).state_dict()
+    after = AutoModelForCausalLM.from_pretrained(output).state_dict()
+    return [name for name in before if not torch.equal(before[name], after[name])]
+
+
+def test_grpo_trains_from_a_recipe(recipe, tmp_path, model_path, tokenizer):
+    run("grpo", recipe, "--system_prompt", "Think.", "--mrt_regret_steps", "1", "--mrt_regret_problems", "2")
+    assert len(changed(model_path, tmp_path / "out")) > 20
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer.chat_template
+
+
+@pytest.mark.parametrize("mrt", [["--mrt_credit", "mixed"], ["--mrt_credit", "termination"]])
+def test_the_command_line_wins_over_the_recipe(recipe, tmp_path, model_path, mrt):
+    run("grpo", recipe, *mrt, "--mrt_prefix", "online", "--output_dir", str(tmp_path / "other"))
+    assert changed(model_path, tmp_path / "other")
+    assert not (tmp_path / "out").exists()
+
+
+def test_grpo_goes_on_from_its_last_checkpoint(recipe, tmp_path):
+    run("grpo", recipe, "--save_strategy", "steps", "--save_steps", "1")
+    run("grpo", recipe, "--save_strategy", "steps", "--save_steps", "1", "--max_steps", "3")
+    state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "reward" in entry] in ([], [3])
+    assert state["global_step"] == 3
+    assert not (tmp_path / "out" / "checkpoint-4").exists()
+
+
+def test_sft_trains_from_a_recipe(tmp_path, model_path):
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    row = {"prompt": "<|user|>1+1?<|eos|><|assistant|><think>\n", "completion": "Hm.\n</think>\n\n\\boxed{2}<|eos|>"}
+    (folder / "train.jsonl").write_text("\n".join([json.dumps(row)] * 8))
+    fields = CPU | {"model_name_or_path": model_path, "dataset_name": str(folder), "output_dir": str(tmp_path / "sft")}
+    run("sft", write(tmp_path / "sft.yaml", fields))
+    assert len(changed(model_path, tmp_path / "sft")) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--reward_funcs", "mrt_acuracy"], "Did you mean 'mrt_accuracy'"),
+        (["--callbacks", "wandb_magic"], "Unknown callback"),
+        (["--dataset_prompt_column", "question"], r"no column 'question'; it has \['problem', 'solution'\]"),
+        (["--dataset_train_split", "training"], r"no split 'training'; it has \['test', 'train'\]"),
+        (["--dataset_name", ""], "No data"),
+        (["--mrt_samples", "0"], "mrt_samples must be at least 1"),
+        (["--mrt_length_alpha", "1"], "mrt_length_alpha"),
+        (["--mrt_alpha", "-1"], "mrt_alpha must not be negative"),
+        (["--mrt_prefix", "dataset", "--mrt_credit", "mixed"], "lacks the column"),
+    ],
+)
+def test_bad_input_is_named(recipe, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        run("grpo", recipe, *arguments)
+
+
+def test_an_unknown_field_of_a_recipe_is_named(recipe, capsys):
+    recipe.write_text(recipe.read_text() + "mrt_alfa: 2\n")
+    with pytest.raises(ValueError, match="mrt_alfa"):
+        run("grpo", recipe)
+
+
+def test_help_lists_our_arguments():
+    shown = subprocess.run([sys.executable, "-m", "mrt_plugin.cli", "grpo", "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert "--mrt_credit {auto,none,mixed,termination,dense}" in shown.stdout
+    assert "each thinking token" in " ".join(shown.stdout.split())
+    usage = subprocess.run([sys.executable, "-m", "mrt_plugin.cli", "grop"], capture_output=True, text=True)
+    assert usage.returncode == 1
+    assert "sft" in usage.stdout
+
+
+def test_the_mrt_command_launches_a_run(recipe, tmp_path, model_path):
+    launch("mrt_plugin.cli", "grpo", "--config", str(recipe))
+    assert changed(model_path, tmp_path / "out")
+
+
+def test_two_processes_share_the_prefixes_of_their_groups(recipe, tmp_path, model_path):
+    """Two rows a process, groups of four: each group is spread over both, and must share one online prefix."""
+    processes = ["--nproc_per_node", "2", "-m", "mrt_plugin.grpo", "--config", str(recipe)]
+    options = "--mrt_credit mixed --mrt_prefix online --per_device_train_batch_size 2".split()
+    rewards = ["--reward_funcs", "mrt_accuracy", "mrt_progress", "test_launch.letters", "test_launch.same_prefix"]
+    launch("torch.distributed.run", *processes, *options, *rewards, PREFIXES=str(tmp_path / "prefixes"))
+    assert changed(model_path, tmp_path / "out")
+    groups = {}
+    for file in tmp_path.glob("prefixes.*"):
+        for line in file.read_text().splitlines():
+            step, prompt, success = json.loads(line)
+            groups.setdefault((step, prompt), []).append((file.name, success))
+    assert groups
+    for rows in groups.values():
+        assert len(rows) == 4
+        assert len({file for file, _ in rows}) == 2
+        assert len({success for _, success in rows}) == 1
+
+
+def launch(module, *arguments, **environment):
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"} | environment
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def same_prefix(prompts, prefix_success, trainer_state, **kwargs):
+    """Notes what each rank was told about the prefix of its rows."""
+    with open(f"{os.environ['PREFIXES']}.{os.environ['RANK']}", "a") as file:
+        for prompt, success in zip(prompts, prefix_success, strict=True):
+            file.write(json.dumps([trainer_state.global_step, prompt[-1]["content"], success]) + "\n")
+    return [0.0] * len(prompts)

@@ -1,0 +1,91 @@
+import math
+import pickle
+from functools import partial
+
+import pytest
+
+from mrt_plugin import mrt_accuracy, mrt_length_penalty, mrt_progress
+from mrt_plugin.grading import Outcome
+
+
+RIGHT, WRONG, NONE = "Hm.\n</think>\n\\boxed{5}", "Hm.\n</think>\n\\boxed{4}", "Hm.\n</think>\nNo idea."
+
+
+def as_messages(texts):
+    return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+@pytest.mark.parametrize("wrap", [list, as_messages])
+def test_accuracy(wrap):
+    texts = [RIGHT, WRONG, NONE, "\\boxed{5} it was\n</think>\nNo idea.", "<think>\n\\boxed{5}", "\\boxed{5}"]
+    assert mrt_accuracy(wrap(texts), ["5"] * 6) == [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_accuracy_skips_what_cannot_be_judged(monkeypatch):
+    assert mrt_accuracy([RIGHT], [""]) == [None]
+    outcomes = [Outcome.TIMED_OUT, Outcome.RIGHT, Outcome.NO_ANSWER]
+    monkeypatch.setattr("mrt_plugin.rewards.grade", lambda answers, golds: outcomes)
+    logged = {}
+    assert mrt_accuracy([RIGHT] * 3, ["5"] * 3, log_metric=logged.__setitem__) == [None, 1.0, 0.0]
+    assert logged == {"rewards/mrt_accuracy/timeouts": 1.0}
+
+
+@pytest.mark.parametrize("wrap", [list, as_messages])
+def test_progress_is_reward_less_success_and_only_for_those_that_go_on(wrap):
+    rewards = mrt_progress(
+        completions=wrap([RIGHT, WRONG, RIGHT, RIGHT]),
+        solution=["5", "5", "5", ""],
+        prefix_success=[0.25, 0.25, 0.25, 0.25],
+        continues=[True, True, False, True],
+    )
+    assert rewards == [0.75, -0.25, 0.0, None]
+
+
+def test_progress_without_a_measured_prefix_says_what_to_do():
+    with pytest.raises(ValueError, match="MRTTrainer"):
+        mrt_progress([RIGHT], ["5"])
+
+
+def test_progress_as_a_bare_reward_warns_that_it_cancels(caplog):
+    assert mrt_progress([RIGHT], ["5"], prefix_success=[0.25]) == [0.75]
+    assert "group normalisation cancels it" in caplog.text
+
+
+@pytest.mark.parametrize("wrap", [list, as_messages])
+def test_length_penalty_by_hand(wrap):
+    texts = [RIGHT, RIGHT, WRONG, RIGHT, RIGHT]
+    lengths = [10, 30, 500, 7, 7]
+    rewards = mrt_length_penalty(
+        prompts=wrap(["a", "a", "a", "b", "b"]),
+        completions=wrap(texts),
+        completion_ids=[[0] * length for length in lengths],
+        solution=["5"] * 5,
+        alpha=0.4,
+    )
+    sigmoid = [1 / (1 + math.exp(-z)) for z in (-1.0, 1.0)]  # mean 20, std 10; the wrong one does not count
+    expected = [1 - 0.4 * sigmoid[0], 1 - 0.4 * sigmoid[1], 0.0, 1 - 0.4 * 0.5, 1 - 0.4 * 0.5]
+    assert rewards == pytest.approx(expected)
+
+
+def test_length_penalty_skips_what_cannot_be_judged():
+    rewards = mrt_length_penalty(
+        prompts=["a"] * 2, completions=[RIGHT] * 2, completion_ids=[[0], [0]], solution=["", "5"]
+    )
+    assert rewards == [None, pytest.approx(0.95)]
+
+
+@pytest.mark.parametrize("reward", [mrt_accuracy, mrt_progress, mrt_length_penalty])
+def test_rewards_are_picklable_and_named(reward):
+    assert pickle.loads(pickle.dumps(reward)) is reward
+    assert reward.__name__.startswith("mrt_")
+
+
+def test_the_launcher_binds_the_weight_of_the_length_penalty():
+    from mrt_plugin import MRTArguments
+    from mrt_plugin.grpo import get_reward
+
+    reward = get_reward("mrt_length_penalty", MRTArguments(mrt_length_alpha=0.4))
+    assert isinstance(reward, partial)
+    assert reward.__name__ == "mrt_length_penalty"
+    copy = pickle.loads(pickle.dumps(reward))
+    assert copy(prompts=["a"], completions=[RIGHT], completion_ids=[[0]], solution=["5"]) == [pytest.approx(0.8)]
