@@ -1,7 +1,8 @@
-r"""Meta Reinforcement Fine-Tuning (MRT, arXiv 2503.07572) for TRL and Open-R1: credit for the progress of every episode.
+r"""Meta Reinforcement Fine-Tuning (MRT, arXiv 2503.07572) for TRL and Open-R1: credit for the progress of every
+episode.
 
-The names below are all that a fork or a notebook needs. They are imported on first use, so that the grader's workers, which
-import this package too, do not load torch.
+The names below are all that a fork or a notebook needs. They are imported on first use, so that the grader's
+workers, which import this package too, do not load torch.
 """
 
 from importlib import import_module

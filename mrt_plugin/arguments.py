@@ -19,19 +19,19 @@ class MRTArguments:
     mrt_credit: Literal["auto", "none", "mixed", "termination", "dense"] = field(
         default="auto",
         metadata={
-            "help": "How progress enters the update. 'mixed' (the paper's RL): half of each group is forced to stop at the "
-            "prefix and gets r, the other half continues and gets r + alpha (r - J). 'termination': the advantage is "
-            "R - J(prefix), without group mean or std. 'dense' (the authors' online variant): each thinking token gets the "
-            "outcome advantage + alpha x the progress of its episode. 'none': plain GRPO. 'auto': 'dense' if mrt_progress "
-            "is among the reward functions, else 'none'."
+            "help": "How progress enters the update. 'mixed' (the paper's RL): half of each group is forced to stop "
+            "at the prefix and gets r, the other half continues and gets r + alpha (r - J). 'termination': the "
+            "advantage is R - J(prefix), without group mean or std. 'dense' (the authors' online variant): each "
+            "thinking token gets the outcome advantage + alpha x the progress of its episode. 'none': plain GRPO. "
+            "'auto': 'dense' if mrt_progress is among the reward functions, else 'none'."
         },
     )
     mrt_prefix: Literal["none", "dataset", "online"] = field(
         default="none",
         metadata={
-            "help": "Where rollouts start. 'none': at the bare problem. 'dataset': after the thinking in column `prefix`, "
-            "whose success probability is in column `prefix_success`. 'online': after a random number of episodes of one "
-            "fresh trace for each problem."
+            "help": "Where rollouts start. 'none': at the bare problem. 'dataset': after the thinking in column "
+            "`prefix`, whose success probability is in column `prefix_success`. 'online': after a random number of "
+            "episodes of one fresh trace for each problem."
         },
     )
     mrt_alpha: float = field(
@@ -51,22 +51,22 @@ class MRTArguments:
     mrt_samples: int = field(
         default=4,
         metadata={
-            "help": "Answers that the meta-prover draws after each prefix. The authors' online variant: 4; the paper's "
-            "analysis: 8; backtracking: 20."
+            "help": "Answers that the meta-prover draws after each prefix. The authors' online variant: 4; the "
+            "paper's analysis: 8; backtracking: 20."
         },
     )
     mrt_termination: str = field(
         default="explain",
         metadata={
-            "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that ends in "
-            "\\boxed{. Anything else is taken as the text; it must contain </think>."
+            "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that "
+            "ends in \\boxed{. Anything else is taken as the text; it must contain </think>."
         },
     )
     mrt_estimator: Literal["sample", "likelihood"] = field(
         default="sample",
         metadata={
-            "help": "'sample' (the paper's): J is the share of drawn answers that are right. 'likelihood' (ours): J is the "
-            "probability of the gold answer, from one forward pass; it needs a termination that ends in \\boxed{."
+            "help": "'sample' (the paper's): J is the share of drawn answers that are right. 'likelihood' (ours): J "
+            "is the probability of the gold answer, from one forward pass; the termination must end in \\boxed{."
         },
     )
     mrt_answer_tokens: int = field(
@@ -80,8 +80,8 @@ class MRTArguments:
     mrt_length_alpha: float = field(
         default=0.1,
         metadata={
-            "help": "Weight of mrt_length_penalty, in [0, 1): a right answer is worth 1 - weight x sigmoid(standardised "
-            "length) (arXiv 2502.04463, which sweeps 0.05, 0.1, 0.2 and 0.4)."
+            "help": "Weight of mrt_length_penalty, in [0, 1): a right answer is worth 1 - weight x "
+            "sigmoid(standardised length) (arXiv 2502.04463, which sweeps 0.05, 0.1, 0.2 and 0.4)."
         },
     )
     mrt_regret_steps: int = field(

@@ -56,9 +56,10 @@ def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[st
 
 class MRTCallback(TrainerCallback):
     """
-    Measures regret on held-out problems with the live policy, every `mrt_regret_steps` optimiser steps: one rollout for
-    each of the first `mrt_regret_problems` rows of the evaluation split, normalised regret at a budget of
-    `max_completion_length` tokens, as `mrt/regret`. The training run draws the same random numbers with and without it.
+    Measures regret on held-out problems with the live policy, every `mrt_regret_steps` optimiser steps: one
+    rollout for each of the first `mrt_regret_problems` rows of the evaluation split, normalised regret at a budget
+    of `max_completion_length` tokens, as `mrt/regret`. The training run draws the same random numbers with and
+    without it.
 
     [`~mrt_plugin.MRTTrainer`] adds one to itself.
     """

@@ -1,9 +1,9 @@
 r"""What each credit mode adds to GRPO, and which settings cannot go with it.
 
-For rollouts from the bare problem the progress of all episodes telescopes to J_G - J_0, and J_0 is one constant for a
-group; likewise r - J differs from r by a constant where a group shares its prefix. GRPO's group mean cancels both. Progress
-changes the update only where a group *mixes* continuing and forced rollouts (`mixed`), where J *replaces* the group mean
-(`termination`), or where credit is given *per episode* (`dense`).
+For rollouts from the bare problem the progress of all episodes telescopes to J_G - J_0, and J_0 is one constant
+for a group; likewise r - J differs from r by a constant where a group shares its prefix. GRPO's group mean cancels
+both. Progress changes the update only where a group *mixes* continuing and forced rollouts (`mixed`), where J
+*replaces* the group mean (`termination`), or where credit is given *per episode* (`dense`).
 """
 
 import logging
@@ -120,8 +120,8 @@ def rewards_for(
     credit: str, reward_funcs: list, weights: list[float] | None, alpha: float
 ) -> tuple[list, list | None]:
     """
-    Reward functions and their weights for a credit mode. `mixed` adds `alpha` x `mrt_progress` to the reward; the other
-    modes give progress through the advantages. Without an outcome reward, `mrt_accuracy` is it.
+    Reward functions and their weights for a credit mode. `mixed` adds `alpha` x `mrt_progress` to the reward; the
+    other modes give progress through the advantages. Without an outcome reward, `mrt_accuracy` is it.
 
     ```python
     >>> funcs, weights = rewards_for("mixed", [mrt_progress], None, alpha=0.4)
@@ -199,8 +199,8 @@ def check_combination(credit: str, mrt_args: MRTArguments, args, trainer_kwargs:
         )
     if credit == "dense" and args.loss_type == "vespo":
         raise ValueError(
-            "mrt_credit: dense gives each token its own advantage, but loss_type: vespo weighs whole sequences. Use dapo, "
-            "bnpo, grpo, dr_grpo or cispo."
+            "mrt_credit: dense gives each token its own advantage, but loss_type: vespo weighs whole sequences. Use "
+            "dapo, bnpo, grpo, dr_grpo or cispo."
         )
     for name in ("tools", "environment_factory", "rollout_func"):
         if trainer_kwargs.get(name):

@@ -1,7 +1,8 @@
 r"""Thinking text -> episodes -> prefixes.
 
-An *episode* is a block of consecutive paragraphs of the thinking text: a new one starts where the model visibly changes
-its mind (`Wait`, `Alternatively`, ...). A trace of G episodes has G + 1 *prefixes*, the first of which is empty.
+An *episode* is a block of consecutive paragraphs of the thinking text: a new one starts where the model visibly
+changes its mind (`Wait`, `Alternatively`, ...). A trace of G episodes has G + 1 *prefixes*, the first of which is
+empty.
 
 Everything is a half-open span of character offsets, so that nothing is lost between a text and its episodes, and a
 boundary can be carried over to tokens without tokenising again. Pure Python: no torch, no I/O.
@@ -46,8 +47,8 @@ def thinking_span(completion: str, opened: bool = True) -> Span | None:
 
     Returns:
         `tuple[int, int]` or `None`:
-            Start and end of the text between the tags, in characters. A trace that was cut by length has no closing tag
-            and ends with the completion. `None` if the completion does not think at all.
+            Start and end of the text between the tags, in characters. A trace that was cut by length has no
+            closing tag and ends with the completion. `None` if the completion does not think at all.
 
     Example:
     ```python
@@ -75,8 +76,8 @@ def thinking_span(completion: str, opened: bool = True) -> Span | None:
 
 def split_answer(completion: str) -> str:
     r"""
-    The part of a completion that answers: what follows the last `</think>`, all of it if it never thinks, and nothing if
-    the thinking was cut.
+    The part of a completion that answers: what follows the last `</think>`, all of it if it never thinks, and
+    nothing if the thinking was cut.
 
     ```python
     >>> split_answer("<think>\nHm.\n</think>\nIt is 5."), split_answer("It is 5."), split_answer("<think>\nHm")
@@ -101,13 +102,13 @@ def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1) -> l
             Number of cues to split at; whatever follows stays in the last episode. The paper's analysis uses 49 on
             Omni-MATH, 45 on AIME 2024 and 99 for regret.
         group_size (`int`, *optional*, defaults to `1`):
-            Number of consecutive episodes that are merged into one; the last group may be smaller. The paper's analysis
-            uses 5, 3 and 10 in the same settings.
+            Number of consecutive episodes that are merged into one; the last group may be smaller. The paper's
+            analysis uses 5, 3 and 10 in the same settings.
 
     Returns:
         `list[tuple[int, int]]`:
-            Spans in characters, in order. They tile the text: each blank line belongs to the episode that it ends. Empty
-            for an empty text.
+            Spans in characters, in order. They tile the text: each blank line belongs to the episode that it ends.
+            Empty for an empty text.
 
     Example:
     ```python
@@ -151,9 +152,9 @@ def token_boundaries(tokenizer, token_ids: Sequence[int], offsets: Sequence[int]
     r"""
     Carries character offsets of a decoded text over to its tokens.
 
-    The tokens are those that the policy sampled, which need not be those that the tokenizer would choose for the same
-    text; so they are decoded, never made anew. A token lies where its first character lies; a token that begins inside a
-    multi-byte character lies where that character begins.
+    The tokens are those that the policy sampled, which need not be those that the tokenizer would choose for the
+    same text; so they are decoded, never made anew. A token lies where its first character lies; a token that
+    begins inside a multi-byte character lies where that character begins.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -169,7 +170,7 @@ def token_boundaries(tokenizer, token_ids: Sequence[int], offsets: Sequence[int]
     """
 
     def start(index: int) -> int:
-        # A character of which only some bytes are there decodes to replacement characters, so look back for a whole one.
+        # A part of a character decodes to replacement characters, so look back for a whole one.
         for whole in range(index, max(index - 4, -1), -1):
             text = decode(tokenizer, token_ids[:whole])
             if not text.endswith("\N{REPLACEMENT CHARACTER}"):

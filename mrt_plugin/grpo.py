@@ -2,8 +2,9 @@ r"""GRPO and MRT from a recipe, on the current TRL.
 
     accelerate launch -m mrt_plugin.grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml --learning_rate 1e-5
 
-A recipe holds fields of TRL's `GRPOConfig` and `ModelConfig`, of `MRTArguments`, and of `GRPOScriptArguments` below, which
-follow Open-R1's names. A field on the command line wins. A run that finds a checkpoint in `output_dir` goes on from there.
+A recipe holds fields of TRL's `GRPOConfig` and `ModelConfig`, of `MRTArguments`, and of `GRPOScriptArguments`
+below, which follow Open-R1's names. A field on the command line wins. A run that finds a checkpoint in
+`output_dir` goes on from there.
 """
 
 import difflib
@@ -40,8 +41,8 @@ class GRPOScriptArguments(ScriptArguments):
     reward_funcs: list[str] = field(
         default_factory=lambda: ["mrt_accuracy", "mrt_progress"],
         metadata={
-            "help": f"Reward functions: {', '.join(REWARDS)}, or a dotted path to one of your own. mrt_progress switches "
-            "MRT on."
+            "help": f"Reward functions: {', '.join(REWARDS)}, or a dotted path to one of your own. mrt_progress "
+            "switches MRT on."
         },
     )
     dataset_prompt_column: str = field(

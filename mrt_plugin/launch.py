@@ -23,8 +23,8 @@ def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tup
         columns = splits[split].column_names
         if prompt_column is not None and prompt_column not in columns:
             raise ValueError(
-                f"Split {split!r} of {script_args.dataset_name} has no column {prompt_column!r}; it has {columns}. Set "
-                "dataset_prompt_column."
+                f"Split {split!r} of {script_args.dataset_name} has no column {prompt_column!r}; it has {columns}. "
+                "Set dataset_prompt_column."
             )
     return splits[wanted[0]], splits[wanted[1]] if wants_eval else None
 

@@ -1,8 +1,8 @@
 r"""Prefixes -> success probabilities, by forced termination.
 
-The meta-prover is the policy itself, made to stop thinking at a prefix and to answer (section 4 of arXiv 2503.07572). How
-often it is right there is the success probability J of the prefix. Sampling plus grading, nothing else: what the
-probabilities are used for (a reward, a kept training row, a regret curve) is decided elsewhere.
+The meta-prover is the policy itself, made to stop thinking at a prefix and to answer (section 4 of arXiv
+2503.07572). How often it is right there is the success probability J of the prefix. Sampling plus grading, nothing
+else: what the probabilities are used for (a reward, a kept training row, a regret curve) is decided elsewhere.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from .sampling import Prompt, Sampler, SamplingSettings
 TERMINATIONS = {
     # The text of the authors' analysis code.
     "explain": (
-        "Time is up.\n\nGiven the time I've spent and the approaches I've tried, I should stop thinking and formulate a "
-        "final answer based on what I already have.\n</think>\n\n**Step-by-Step Explanation and Answer:**\n\n1. **"
+        "Time is up.\n\nGiven the time I've spent and the approaches I've tried, I should stop thinking and formulate "
+        "a final answer based on what I already have.\n</think>\n\n**Step-by-Step Explanation and Answer:**\n\n1. **"
     ),
     # Ours: nothing left to write but the answer itself.
     "answer": "</think>\n\n**Final Answer**\n\n\\boxed{",
@@ -58,14 +58,15 @@ class Measurement:
 
     Args:
         success_probability (`np.ndarray` of shape (G + 1,)):
-            J after 0, ..., G episodes; NaN where no answer could be graded (an unparseable gold, or nothing but time-outs).
+            J after 0, ..., G episodes; NaN where no answer could be graded (an unparseable gold, or nothing but
+            time-outs).
         answer_tokens (`np.ndarray` of shape (G + 1,)):
             Mean length of the answers, in tokens.
         samples (`int`):
             Answers drawn after each prefix; 0 where they were scored and not drawn.
         tokens (`int`):
-            Tokens that were spent on this trace: those drawn, or those scored. Prefixes that several traces of a call share
-            are paid for by the first.
+            Tokens that were spent on this trace: those drawn, or those scored. Prefixes that several traces of a
+            call share are paid for by the first.
         timeouts (`int`):
             Answers without a verdict; they do not count in J.
     """
@@ -97,7 +98,8 @@ def segment(
 
     Returns:
         [`Trace`]:
-            The trace. It has no episode if the completion does not think; its only prefix is then an opened, empty thinking.
+            The trace. It has no episode if the completion does not think; its only prefix is then an opened, empty
+            thinking.
     """
     opening = opening_ids(tokenizer, prompt_ids)
     completion = decode(tokenizer, completion_ids)
@@ -122,9 +124,10 @@ class MetaProver:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         termination (`str`, *optional*, defaults to `"explain"`):
-            What is appended to make the policy stop and answer. `explain` is the paper's text, after which the policy still
-            writes an explanation; the whole trace is then only closed. `answer` is a short one that opens the answer's box.
-            Anything else is the text itself. Texts other than `explain` follow every prefix, the whole trace included.
+            What is appended to make the policy stop and answer. `explain` is the paper's text, after which the
+            policy still writes an explanation; the whole trace is then only closed. `answer` is a short one that
+            opens the answer's box. Anything else is the text itself. Texts other than `explain` follow every
+            prefix, the whole trace included.
         estimator (`str`, *optional*, defaults to `"sample"`):
             `sample` (the paper's) draws answers and grades them. `likelihood` (ours) takes the probability of the gold
             answer, teacher-forced, in one pass: no noise, no decoding, but it only knows one way to write the answer.
@@ -235,8 +238,8 @@ def check_termination(termination: str, estimator: str = "sample") -> str:
     text = TERMINATIONS.get(termination, termination)
     if CLOSE not in text:
         raise ValueError(
-            f"mrt_termination must be one of {list(TERMINATIONS)} or a text with {CLOSE} in it, which ends the thinking; "
-            f"got {termination!r}."
+            f"mrt_termination must be one of {list(TERMINATIONS)} or a text with {CLOSE} in it, which ends the "
+            f"thinking; got {termination!r}."
         )
     if estimator == "likelihood" and not text.endswith("\\boxed{"):
         raise ValueError(

@@ -59,8 +59,8 @@ def normalized_regret(success_probability: Sequence[float], tokens: Sequence[flo
     Regret of one trace against an oracle that is always right, per token of the budget (section 7 of the paper's
     analysis): one minus the area under J over tokens, divided by the budget.
 
-    The curve starts in (0, 0), is linear between the measured points, is cut at the budget, and is held at its last value
-    where the trace ends before it.
+    The curve starts in (0, 0), is linear between the measured points, is cut at the budget, and is held at its
+    last value where the trace ends before it.
 
     Args:
         success_probability (`Sequence[float]` of shape (N,)):

@@ -61,9 +61,9 @@ def mrt_progress(
     r"""
     Progress that a rollout made from its prefix: `r - J(prefix)`.
 
-    As a scalar it means something only where a group mixes rollouts that continue with rollouts that are forced to stop,
-    as [`~mrt_plugin.MRTTrainer`] arranges it with `mrt_credit: mixed`. Where all rollouts of a group share a prefix, J is
-    one constant, and GRPO's group mean cancels it.
+    As a scalar it means something only where a group mixes rollouts that continue with rollouts that are forced to
+    stop, as [`~mrt_plugin.MRTTrainer`] arranges it with `mrt_credit: mixed`. Where all rollouts of a group share a
+    prefix, J is one constant, and GRPO's group mean cancels it.
 
     Args:
         completions (`list[str]` or `list[list[dict]]`):
@@ -93,13 +93,13 @@ def mrt_progress(
     """
     if prefix_success is None:
         raise ValueError(
-            "mrt_progress needs J(prefix). Train with MRTTrainer (accelerate launch -m mrt_plugin.grpo), which measures it, "
-            "or give the data set the columns `prefix` and `prefix_success`."
+            "mrt_progress needs J(prefix). Train with MRTTrainer (accelerate launch -m mrt_plugin.grpo), which "
+            "measures it, or give the data set the columns `prefix` and `prefix_success`."
         )
     if continues is None:
         logger.warning(
-            "mrt_progress is used as a scalar reward outside MRTTrainer: J(prefix) is the same for a whole group, so group "
-            "normalisation cancels it and the run equals one with mrt_accuracy."
+            "mrt_progress is used as a scalar reward outside MRTTrainer: J(prefix) is the same for a whole group, so "
+            "group normalisation cancels it and the run equals one with mrt_accuracy."
         )
         continues = [True] * len(completions)
     return [
@@ -119,8 +119,9 @@ def mrt_length_penalty(
     **kwargs,
 ) -> list[float | None]:
     r"""
-    The length-penalty baseline (arXiv 2502.04463): a right answer is worth `1 - alpha * sigmoid((L - mean) / std)`, a wrong
-    one 0. L is the completion's length in tokens; mean and std are those of the right answers to the same prompt.
+    The length-penalty baseline (arXiv 2502.04463): a right answer is worth `1 - alpha * sigmoid((L - mean) /
+    std)`, a wrong one 0. L is the completion's length in tokens; mean and std are those of the right answers to
+    the same prompt.
 
     Args:
         prompts (`list`):

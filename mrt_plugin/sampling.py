@@ -1,11 +1,11 @@
 r"""One seam between the method and the engine that writes text: prompts of token ids in, completions of token ids out.
 
-A sampler is anything with the method `sample(prompts, n, settings)`. A [`Prompt`] is a cut-off trace and a suffix, so that
-an engine can see which prompts share their beginning, and tokens are appended, never made anew.
+A sampler is anything with the method `sample(prompts, n, settings)`. A [`Prompt`] is a cut-off trace and a suffix,
+so that an engine can see which prompts share their beginning, and tokens are appended, never made anew.
 
-[`PolicySampler`] is the engine in this process: a transformers model, the one being trained for instance. It reads every
-trace once and lets all prompts that branch off it share the keys and values. Left out: a paged cache, and models whose
-attention does not see the whole context.
+[`PolicySampler`] is the engine in this process: a transformers model, the one being trained for instance. It reads
+every trace once and lets all prompts that branch off it share the keys and values. Left out: a paged cache, and
+models whose attention does not see the whole context.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class SamplingSettings:
         top_p (`float`, *optional*, defaults to `1.0`):
             Nucleus to sample from.
         seed (`int`, *optional*):
-            Makes the call reproducible by itself and leaves torch's global generator as it was. By default the call draws
-            from the global generator, whose state the trainer saves in its checkpoints.
+            Makes the call reproducible by itself and leaves torch's global generator as it was. By default the
+            call draws from the global generator, whose state the trainer saves in its checkpoints.
     """
 
     max_new_tokens: int
@@ -87,8 +87,8 @@ class PolicySampler:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer, for the padding and end-of-sequence tokens.
         max_batch_tokens (`int`, *optional*, defaults to `65536`):
-            Bound on the tokens, rows times width, whose keys and values are held at once for the traces, and as many again
-            for their branches. A single sequence may exceed it.
+            Bound on the tokens, rows times width, whose keys and values are held at once for the traces, and as
+            many again for their branches. A single sequence may exceed it.
 
     Raises:
         `ValueError`: If a layer of the model does not attend to the whole context.
@@ -99,7 +99,8 @@ class PolicySampler:
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         if kinds != {"full_attention"} or getattr(config, "use_sliding_window", False):
             raise ValueError(
-                f"{type(model).__name__} has {sorted(kinds)} layers; branching in this process needs full attention in all."
+                f"{type(model).__name__} has {sorted(kinds)} layers; branching in this process needs full "
+                "attention in all of them."
             )
         self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
         eos = model.generation_config.eos_token_id
@@ -177,7 +178,8 @@ class PolicySampler:
         return scores
 
     def _batches(self, prompts, targets, n: int, new_tokens: int) -> Iterator[tuple[list[int], dict]]:
-        """Yields indices of prompts, and inputs of `n` rows for each: keys and values of the trace, then what follows it."""
+        """Yields indices of prompts, and inputs of `n` rows for each: keys and values of the trace, then what
+        follows it."""
         branches: dict[int, list[int]] = {}  # trace -> its prompts
         for index, prompt in enumerate(prompts):
             branches.setdefault(id(prompt.trace), []).append(index)

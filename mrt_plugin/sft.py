@@ -1,9 +1,10 @@
-r"""Supervised fine-tuning from a recipe, on the current TRL: the warm start of the RL runs, and the training step of STaR.
+r"""Supervised fine-tuning from a recipe, on the current TRL: the warm start of the RL runs, and the training step
+of STaR.
 
     accelerate launch -m mrt_plugin.sft --config recipes/tiny-cpu/sft/config_warm_start.yaml
 
-A recipe holds fields of TRL's `SFTConfig`, `ModelConfig` and `ScriptArguments`. A field on the command line wins. A run that
-finds a checkpoint in `output_dir` goes on from there.
+A recipe holds fields of TRL's `SFTConfig`, `ModelConfig` and `ScriptArguments`. A field on the command line wins.
+A run that finds a checkpoint in `output_dir` goes on from there.
 """
 
 from trl import (

@@ -31,9 +31,10 @@ class MRTTrainer(GRPOTrainer):
 
     Args:
         model, reward_funcs, args, train_dataset, **kwargs:
-            As in [`~trl.GRPOTrainer`]. `mrt_progress` among the reward functions switches MRT on; what it adds is decided by
-            `mrt_args`, and where it is the only one, `mrt_accuracy` stands in as the outcome reward. The data set needs the
-            column `solution` and, with `mrt_prefix: dataset`, `prefix` (thinking text) and `prefix_success` (its J).
+            As in [`~trl.GRPOTrainer`]. `mrt_progress` among the reward functions switches MRT on; what it adds is
+            decided by `mrt_args`, and where it is the only one, `mrt_accuracy` stands in as the outcome reward.
+            The data set needs the column `solution` and, with `mrt_prefix: dataset`, `prefix` (thinking text) and
+            `prefix_success` (its J).
         mrt_args ([`MRTArguments`], *optional*):
             What to credit, and how to measure it.
 

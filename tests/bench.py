@@ -57,7 +57,8 @@ def main():
     shared()
     base = seconds(shared)
     print(
-        f"{TRACE} trace tokens, {PREFIXES} prefixes, {BRANCHES} branches of {NEW} tokens, {torch.get_num_threads()} thread(s)"
+        f"{TRACE} trace tokens, {PREFIXES} prefixes, {BRANCHES} branches of {NEW} tokens, "
+        f"{torch.get_num_threads()} thread(s)"
     )
     print(f"| {'how':38} | seconds | ratio |\n|{'-' * 40}|---------|-------|")
     for name, work in {

@@ -26,7 +26,7 @@ def paragraphs(episode):
 
 
 def test_golden_segmentation():
-    thinking = "\n\n".join("a|b|Wait c|d|Alternatively e|f|g|But wait h".split("|"))
+    thinking = "\n\n".join(["a", "b", "Wait c", "d", "Alternatively e", "f", "g", "But wait h"])
     assert list(map(paragraphs, episodes(thinking))) == [
         ["a", "b", "Wait c", "d"],
         ["Alternatively e", "f", "g"],

@@ -150,7 +150,7 @@ def test_the_mrt_command_launches_a_run(recipe, tmp_path, model_path):
 def test_two_processes_share_the_prefixes_of_their_groups(recipe, tmp_path, model_path):
     """Two rows a process, groups of four: each group is spread over both, and must share one online prefix."""
     processes = ["--nproc_per_node", "2", "-m", "mrt_plugin.grpo", "--config", str(recipe)]
-    options = "--mrt_credit mixed --mrt_prefix online --per_device_train_batch_size 2".split()
+    options = ["--mrt_credit", "mixed", "--mrt_prefix", "online", "--per_device_train_batch_size", "2"]
     rewards = ["--reward_funcs", "mrt_accuracy", "mrt_progress", "test_launch.letters", "test_launch.same_prefix"]
     launch("torch.distributed.run", *processes, *options, *rewards, PREFIXES=str(tmp_path / "prefixes"))
     assert changed(model_path, tmp_path / "out")

@@ -21,7 +21,7 @@ def naive_greedy(model, token_ids, max_new_tokens, eos_token_id):
 
 @pytest.fixture
 def prompts(tokenizer):
-    """Three traces of different lengths, cut at several places, with suffixes of different lengths, and a bare prompt."""
+    """Three traces of different lengths, cut at several places, with different suffixes, and a bare prompt."""
     generator = torch.Generator().manual_seed(0)
     traces = [torch.randint(3, 300, (length,), generator=generator).tolist() for length in (60, 35, 7)]
     suffixes = [tokenizer("Time is up.\n</think>")["input_ids"], [7, 8], []]

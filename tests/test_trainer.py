@@ -1,4 +1,5 @@
-"""MRTTrainer against values computed by hand. What the policy writes is scripted; TRL, the grader and the loss are real."""
+"""MRTTrainer against values computed by hand. What the policy writes is scripted; TRL, the grader and the loss are
+real."""
 
 import copy
 import math
