@@ -9,7 +9,7 @@ from itertools import chain
 
 import pytest
 
-from mrt_plugin import grading
+from mrt_plugin import grading, grading_pool
 from mrt_plugin.grading import Outcome, grade
 
 
@@ -79,14 +79,14 @@ def run_batch(hostile_pairs):
         [(rf"\boxed{{n+{2 * number}}}", f"$n+{2 * number}$"), pair, (rf"\boxed{{n+{2 * number + 1}}}", "$n$")]
         for number, pair in enumerate(hostile_pairs)
     ]
-    limit, grading.TIME_LIMIT = grading.TIME_LIMIT, TIME_LIMIT
+    limit, grading_pool.TIME_LIMIT = grading_pool.TIME_LIMIT, TIME_LIMIT
     grading._verdicts.clear()
     try:
         started = time.monotonic()
         outcomes = grade(*zip(*chain.from_iterable(pairs), strict=True))
         return outcomes[1::3], outcomes[0::3] + outcomes[2::3], time.monotonic() - started
     finally:
-        grading.TIME_LIMIT = limit
+        grading_pool.TIME_LIMIT = limit
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +153,8 @@ def test_no_code_was_run(as_answers, as_golds, untouched):
 
 
 def test_memory_limit_held(as_answers, as_golds):
-    pool = grading._current_pool()
+    pool = grading_pool._current_pool()
     pool.stop()
     pool.join()
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # of the largest child that has ended
-    assert 30 * 2**20 < peak <= grading.MEMORY_LIMIT
+    assert 30 * 2**20 < peak <= grading_pool.MEMORY_LIMIT

@@ -31,13 +31,14 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 
-MODULUS = 9
-TEST_PROBLEMS = 200
-TRACES_PER_PROBLEM = 30
+MODULUS = 7
+TEST_PROBLEMS = 94
+TRACES_PER_PROBLEM = 40
 
 REPEAT = 0.35  # an attempt takes a value that has failed already
-GIVE_UP = 0.08  # a trace stops thinking after a failed attempt, or before the first one
-IDLE = 0.6  # a solved trace checks the solution once more, and then once more, ...
+GIVE_UP = 0.12  # a trace stops thinking after a failed attempt, or before the first one
+MAX_ATTEMPTS = 8  # keeps the rows of a batch of similar length
+IDLE = 0.5  # a solved trace checks the solution once more, and then once more, ...
 
 CUES = ["Wait,", "But wait,", "Alternatively,", "But hold on,"]
 FINAL_ANSWER = "\n</think>\n\n**Final Answer**\n\n\\boxed{"
@@ -71,7 +72,7 @@ def make_trace(a: int, b: int, c: int, rng: random.Random) -> str:
     """One warm-start completion: a mediocre search, then the value it found or a guess among the untried ones."""
     attempts, failed, untried, found = [], [], list(range(MODULUS)), None
     rng.shuffle(untried)
-    while found is None and rng.random() >= GIVE_UP:
+    while found is None and len(attempts) < MAX_ATTEMPTS and rng.random() >= GIVE_UP:
         opening = f"{rng.choice(CUES)} try" if attempts else "Let me try"
         if failed and (not untried or rng.random() < REPEAT):
             x = rng.choice(failed)
@@ -82,7 +83,7 @@ def make_trace(a: int, b: int, c: int, rng: random.Random) -> str:
             found = x
         elif x not in failed:
             failed.append(x)
-    while found is not None and rng.random() < IDLE:
+    while found is not None and len(attempts) < MAX_ATTEMPTS and rng.random() < IDLE:
         attempts.append(make_attempt(f"{rng.choice(CUES)} check again", found, a, b, c))
     answer = found if found is not None else rng.choice(untried)
     return "\n\n".join(attempts) + FINAL_ANSWER + f"{answer}}}" + EOS
@@ -98,7 +99,7 @@ def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\n|\d+| ?[^\s\d]+|\s"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"\n|\d+| ?[^\s\d]+(?: (?=\d))?|\s"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -173,7 +174,7 @@ def main(output: Path, seed: int) -> None:
         for _ in range(TRACES_PER_PROBLEM)
     ]
     rng.shuffle(traced)
-    tokenizer = make_tokenizer([row["problem"] + completion for row, completion in traced])
+    tokenizer = make_tokenizer([row["problem"] + "\n" + completion for row, completion in traced])
     rows = []
     for row, completion in traced:
         prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
