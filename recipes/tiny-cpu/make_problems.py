@@ -3,27 +3,28 @@ Everything the laptop demo starts from: problems, warm-start traces, a tokenizer
 
     python recipes/tiny-cpu/make_problems.py --output runs/demo
 
-A problem asks for the x from 0 to 10 with a*x + b = c (mod 11), and is solved by trying values. One attempt is one
-episode of three paragraphs: the value, its product with a, and the sum compared with c. Every step is a small table that
-a tiny model learns in a minute; the answer is not, so it has to be searched for. The warm-start traces search badly on
-purpose, in the ways that reinforcement learning should then unlearn: they try values that have failed already, check the
-solution again after it was found, and give up and guess. All rates are the constants below.
+A problem asks for the x with a*x + b + c = 0 (mod 7), and is solved by trying values. One attempt is one episode of
+three paragraphs: the value, its product with a, and the sums, which end in 0 if and only if the value is right. The
+products and sums modulo 7 are small tables, which a tiny model learns in two minutes. It is shown no way to the answer
+other than trying: in the traces, neither the values tried nor the guesses make use of the solution. The traces search
+badly on purpose, in ways that reinforcement learning can unlearn: they try values that have failed already, check the
+solution again after it was found, and give up and guess. The rates are the constants below.
 
 Written under `--output`:
 
-- `problems/{train,test}.jsonl`: rows with `problem`, `solution` and a conversational `prompt`; the splits share no problem.
-- `warm_start/train.jsonl`: rows with plain-string `prompt` and `completion`, for SFT on the completion alone. The prompt is
-  the rendered chat template, so it ends in `<think>` and a newline, exactly as it does when the model generates.
+- `problems/{train,test}.jsonl`: rows with `problem` and `solution`; no problem is in both.
+- `warm_start/train.jsonl`: rows with plain-string `prompt` and `completion`, for SFT on the completion alone. The
+  prompt is the rendered chat template, so it ends in `<think>` and a newline, as it does when the model generates.
 - `base/`: a byte-level BPE tokenizer and a Qwen3 model with random weights.
 
-Left out: any trace of a test problem, and any search strategy (a value is drawn at random among those not yet tried).
+Left out: any trace of a test problem, and any search strategy (new values come in random order). A test problem is new
+as a text only: its twin with b and c exchanged may be among the training problems.
 """
 
 import argparse
 import json
 import random
 from itertools import product
-from math import gcd
 from pathlib import Path
 
 import torch
@@ -31,8 +32,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 
-MODULUS = 7
-TEST_PROBLEMS = 94
+MODULUS = 7  # prime, so that every problem has exactly one solution
+TEST_PROBLEMS = 94  # of 294; the rest is for training
 TRACES_PER_PROBLEM = 40
 
 REPEAT = 0.35  # an attempt takes a value that has failed already
@@ -53,10 +54,10 @@ CHAT_TEMPLATE = (
 
 
 def make_problem(a: int, b: int, c: int) -> dict:
-    """One row of `problems`. `a` is not 0 modulo the prime `MODULUS`, so there is exactly one solution."""
+    """One row of `problems`. `a` must not be a multiple of `MODULUS`."""
     problem = f"Find x with {a}*x+{b}+{c}=0 (mod {MODULUS})."
     solution = next(x for x in range(MODULUS) if (a * x + b + c) % MODULUS == 0)
-    return {"problem": problem, "solution": str(solution), "prompt": [{"role": "user", "content": problem}]}
+    return {"problem": problem, "solution": str(solution)}
 
 
 def make_attempt(opening: str, x: int, a: int, b: int, c: int) -> str:
@@ -74,10 +75,8 @@ def make_trace(a: int, b: int, c: int, rng: random.Random) -> str:
     rng.shuffle(untried)
     while found is None and len(attempts) < MAX_ATTEMPTS and rng.random() >= GIVE_UP:
         opening = f"{rng.choice(CUES)} try" if attempts else "Let me try"
-        if failed and (not untried or rng.random() < REPEAT):
-            x = rng.choice(failed)
-        else:
-            x = untried.pop()
+        repeat = failed and (not untried or rng.random() < REPEAT)
+        x = rng.choice(failed) if repeat else untried.pop()
         attempts.append(make_attempt(opening, x, a, b, c))
         if (a * x + b + c) % MODULUS == 0:
             found = x
@@ -91,7 +90,7 @@ def make_trace(a: int, b: int, c: int, rng: random.Random) -> str:
 
 def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     """
-    Byte-level BPE with a whole token for every number up to `MODULUS`.
+    Byte-level BPE in which a digit is always the same token, with or without a space before it.
 
     Newlines are never merged, neither with each other nor with a full stop: a trace that is cut between paragraphs and
     continued has then the same tokens whether it is joined as text or as ids.
@@ -112,10 +111,10 @@ def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
         min_frequency=20,
         show_progress=False,
     )
-    think = [AddedToken(tag, special=False, normalized=False) for tag in ("<think>", "</think>")]
-    # Added before training too, so that the tags are no part of any merge.
+    # Without the tags, so that they are no part of any merge.
     tokenizer.train_from_iterator((text.replace("<think>", "").replace("</think>", "") for text in corpus), trainer)
-    tokenizer.add_tokens(think)
+    # Not special, so that decoding with `skip_special_tokens` keeps them.
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in ("<think>", "</think>")])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -128,7 +127,11 @@ def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
-    """A Qwen3 model small enough for a laptop's CPU."""
+    """
+    A Qwen3 model of 0.6 million random weights.
+
+    Not Qwen2: for that type, `AutoTokenizer` of transformers 5 replaces the tokenizer's own splitting rule by Qwen2's.
+    """
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -140,7 +143,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalL
         head_dim=32,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        initializer_range=0.08,
+        initializer_range=0.08,  # about 1 / sqrt(hidden_size)
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -160,8 +163,7 @@ def write_rows(path: Path, rows: list[dict]) -> None:
 
 def main(output: Path, seed: int) -> None:
     rng = random.Random(seed)
-    units = [a for a in range(1, MODULUS) if gcd(a, MODULUS) == 1]
-    coefficients = list(product(units, range(MODULUS), range(MODULUS)))
+    coefficients = list(product(range(1, MODULUS), range(MODULUS), range(MODULUS)))
     rng.shuffle(coefficients)
     test, train = coefficients[:TEST_PROBLEMS], coefficients[TEST_PROBLEMS:]
     problems = {"train": [make_problem(*abc) for abc in train], "test": [make_problem(*abc) for abc in test]}
@@ -177,7 +179,8 @@ def main(output: Path, seed: int) -> None:
     tokenizer = make_tokenizer([row["problem"] + "\n" + completion for row, completion in traced])
     rows = []
     for row, completion in traced:
-        prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        messages = [{"role": "user", "content": row["problem"]}]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         rows.append({"prompt": prompt, "completion": completion})
     write_rows(output / "warm_start" / "train.jsonl", rows)
 

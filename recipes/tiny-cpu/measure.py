@@ -3,7 +3,7 @@ The demo's table and figure: what each model does on held-out problems, at sever
 
     python recipes/tiny-cpu/measure.py --runs runs/demo/warm_start_model runs/demo/grpo runs/demo/mrt --output runs/demo
 
-Every model writes one rollout for each test problem, of at most twice the tokens that it was trained with, and is forced
+Every model writes rollouts for the test problems, of at most twice the tokens that it was trained with, and is forced
 to answer after each of its episodes. Accuracy counts a rollout that is longer than the budget as wrong. Normalised
 regret is the area between an oracle and the model's success probability, from 0 to the budget: lower is better.
 """
@@ -26,8 +26,8 @@ from mrt_plugin.sampling import SamplingSettings
 COLORS = ["#777777", "#0072B2", "#D55E00", "#009E73"]  # told apart by the colour-blind, and in print
 
 
-def measure(run: Path, problems, max_new_tokens: int, samples: int, seed: int) -> list[Rollout]:
-    """One rollout for each problem, and the success probability at each of its prefixes."""
+def measure(run: Path, problems, n: int, max_new_tokens: int, samples: int, seed: int) -> list[Rollout]:
+    """`n` rollouts for each problem, and the success probability at each of their prefixes."""
     tokenizer = AutoTokenizer.from_pretrained(run)
     policy = PolicySampler(AutoModelForCausalLM.from_pretrained(run).eval(), tokenizer)
     answers = SamplingSettings(max_new_tokens=8, temperature=0.7, seed=seed)
@@ -35,7 +35,7 @@ def measure(run: Path, problems, max_new_tokens: int, samples: int, seed: int) -
     messages = [[{"role": "user", "content": problem}] for problem in problems["problem"]]
     prompts = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     settings = SamplingSettings(max_new_tokens, seed=seed)
-    return roll_out(meta_prover, prompts, problems["solution"], settings, episodes=max_new_tokens)
+    return roll_out(meta_prover, prompts, problems["solution"], settings, n, episodes=max_new_tokens)
 
 
 def print_table(rollouts: dict[str, list[Rollout]], budgets: list[int]) -> None:
@@ -68,7 +68,8 @@ def main():
     parser.add_argument(
         "--output", type=Path, default=Path("runs/demo"), help="folder of regret.png and rollouts.json"
     )
-    parser.add_argument("--trained", type=int, default=192, help="completion tokens that the runs were trained with")
+    parser.add_argument("--n", type=int, default=2, help="rollouts for each problem")
+    parser.add_argument("--trained", type=int, default=160, help="completion tokens that the runs were trained with")
     parser.add_argument("--samples", type=int, default=8, help="forced answers after each prefix")
     parser.add_argument("--limit", type=int, help="how many test problems to take; all by default")
     parser.add_argument("--seed", type=int, default=0)
@@ -77,7 +78,7 @@ def main():
     problems = load_dataset(args.problems, split="test")
     problems = problems.select(range(min(args.limit or len(problems), len(problems))))
     rollouts = {
-        run.name: measure(run, problems, 2 * args.trained, args.samples, args.seed)
+        run.name: measure(run, problems, args.n, 2 * args.trained, args.samples, args.seed)
         for run in tqdm(args.runs, desc="measuring", unit="model")
     }
     print_table(rollouts, [args.trained // 2, args.trained, 2 * args.trained])
