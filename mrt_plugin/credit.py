@@ -70,15 +70,15 @@ def termination_credit(rewards: torch.Tensor, weights: torch.Tensor, success: to
     return torch.nan_to_num(total - success.to(total), nan=0.0)
 
 
-def dense_credit(cuts: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int) -> np.ndarray:
+def dense_credit(ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int) -> np.ndarray:
     """
-    The progress of its episode for every token of a thinking; 0 before, between and behind.
+    The progress of its episode for every token of a thinking; 0 before and behind.
 
     Args:
-        cuts (`Sequence[Sequence[int]]`):
-            For each of B rows, where its prefixes 0, ..., G end, in completion tokens.
+        ends (`Sequence[Sequence[int]]`):
+            For each of B rows, where the thinking begins and where its episodes 1, ..., G end, in completion tokens.
         success (`Sequence[np.ndarray]`):
-            For each row, J of those prefixes. Progress to or from an unknown J (NaN) counts as 0.
+            For each row, J after 0, ..., G episodes. Progress to or from an unknown J (NaN) counts as 0.
         width (`int`):
             Tokens T of the padded completions.
 
@@ -92,9 +92,9 @@ def dense_credit(cuts: Sequence[Sequence[int]], success: Sequence[np.ndarray], w
 
     ```
     """
-    credit = np.zeros((len(cuts), width))
-    for row, (row_cuts, row_success) in enumerate(zip(cuts, success, strict=True)):
-        for begin, end, gain in zip(row_cuts[:-1], row_cuts[1:], progress(row_success), strict=True):
+    credit = np.zeros((len(ends), width))
+    for row, (row_ends, row_success) in enumerate(zip(ends, success, strict=True)):
+        for begin, end, gain in zip(row_ends[:-1], row_ends[1:], progress(row_success), strict=True):
             credit[row, begin:end] = np.nan_to_num(gain)
     return credit
 

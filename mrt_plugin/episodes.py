@@ -32,6 +32,8 @@ OPEN, CLOSE = "<think>", "</think>"
 
 Span = tuple[int, int]
 
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
 _BLANK_LINE = re.compile(r"\r?\n\r?\n")
 
 
@@ -148,13 +150,15 @@ def merge_spans(spans: Sequence[Span], at_most: int) -> list[Span]:
     return [(spans[i][0], spans[min(i + group, len(spans)) - 1][1]) for i in range(0, len(spans), max(group, 1))]
 
 
-def token_boundaries(tokenizer, token_ids: Sequence[int], offsets: Sequence[int]) -> list[int]:
+def token_boundaries(
+    tokenizer, token_ids: Sequence[int], offsets: Sequence[int], straddling: bool = True
+) -> list[int]:
     r"""
     Carries character offsets of a decoded text over to its tokens.
 
     The tokens are those that the policy sampled, which need not be those that the tokenizer would choose for the
-    same text; so they are decoded, never made anew. A token lies where its first character lies; a token that
-    begins inside a multi-byte character lies where that character begins.
+    same text; so they are decoded, never made anew. A token that begins inside a multi-byte character begins where
+    that character does.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
@@ -163,23 +167,32 @@ def token_boundaries(tokenizer, token_ids: Sequence[int], offsets: Sequence[int]
             T token ids. Special tokens decode to nothing.
         offsets (`Sequence[int]`):
             Ascending offsets into `decode(tokenizer, token_ids)`, in characters.
+        straddling (`bool`, *optional*, defaults to `True`):
+            Whether a token that begins before an offset and ends behind it counts as before.
 
     Returns:
         `list[int]`:
-            For each offset the number of leading tokens that begin before it, in 0..T.
+            For each offset the number of leading tokens before it, in 0..T.
     """
 
     def start(index: int) -> int:
-        # A part of a character decodes to replacement characters, so look back for a whole one.
-        for whole in range(index, max(index - 4, -1), -1):
-            text = decode(tokenizer, token_ids[:whole])
-            if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-                return len(text)
-        return len(decode(tokenizer, token_ids[:index]))  # the policy wrote bytes that are no character
+        # Bytes of an unfinished character decode to replacement characters; some decoders then spoil its neighbours
+        # too, so look back to where all was whole.
+        text = decode(tokenizer, token_ids[:index])
+        settled = len(text.rstrip(REPLACEMENT))
+        for shorter in range(index - 1, max(index - 4, -1), -1):
+            if not text.endswith(REPLACEMENT):
+                break
+            text = decode(tokenizer, token_ids[:shorter])
+        return settled if text.endswith(REPLACEMENT) else max(settled, len(text))
 
     boundaries, low = [], 0
     for offset in offsets:
-        low = bisect_left(range(len(token_ids)), offset, lo=low, key=start)
+
+        def behind(index: int, offset: int = offset) -> bool:
+            return start(index) >= offset or (not straddling and start(index + 1) > offset)
+
+        low = bisect_left(range(len(token_ids)), True, lo=low, key=behind)
         boundaries.append(low)
     return boundaries
 

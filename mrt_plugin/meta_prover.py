@@ -6,7 +6,7 @@ else: what the probabilities are used for (a reward, a kept training row, a regr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,11 +40,16 @@ class Trace:
             G + 1 ascending numbers of tokens: where prefixes 0, ..., G end. Prefix 0 ends where the thinking begins.
         solution (`str`):
             Gold answer.
+        ends (`list[int]`, *optional*):
+            Where credit passes from one episode to the next: where the thinking begins, then where the text of each of
+            the G episodes ends. The blank line behind it is not part of it: there the policy decides to go on, and
+            that decision belongs to what it leads to, just as the decision to stop belongs to the answer.
     """
 
     token_ids: list[int]
     cuts: list[int]
     solution: str
+    ends: list[int] = field(default_factory=list)
 
     @property
     def episodes(self) -> int:
@@ -110,8 +115,12 @@ def segment(
     start, end = span
     spans = merge_spans(episode_spans(completion[start:end]), episodes)
     offsets = [start, *(start + episode_end for _, episode_end in spans)]
-    cuts = [len(prompt_ids) + cut for cut in token_boundaries(tokenizer, completion_ids, offsets)]
-    return Trace([*prompt_ids, *completion_ids[: cuts[-1] - len(prompt_ids)]], cuts, solution)
+    cuts = token_boundaries(tokenizer, completion_ids, offsets)
+    text_ends = [max(start, len(completion[:offset].rstrip())) for offset in offsets[1:]]
+    ends = [cuts[0], *token_boundaries(tokenizer, completion_ids, text_ends, straddling=False)]
+    shift = len(prompt_ids)
+    token_ids = [*prompt_ids, *completion_ids[: cuts[-1]]]
+    return Trace(token_ids, [shift + cut for cut in cuts], solution, [shift + end for end in ends])
 
 
 class MetaProver:

@@ -38,6 +38,11 @@ class MRTTrainer(GRPOTrainer):
         mrt_args ([`MRTArguments`], *optional*):
             What to credit, and how to measure it.
 
+    With `dense`, a thinking that was cut by length has episodes like any other, and its J is measured where it was
+    cut; a completion that does not think, and one whose gold answer cannot be parsed, earn no progress. The answer and
+    the tags carry the outcome alone. With `mask_truncated_completions`, TRL masks cut rows, and nothing is measured on
+    them. The meta-prover is the policy in this process, also where vLLM writes the rollouts.
+
     Raises:
         `ValueError`: If the arguments cannot work together.
 
@@ -65,9 +70,8 @@ class MRTTrainer(GRPOTrainer):
         reward_funcs, args.reward_weights = rewards_for(
             self.credit, reward_funcs, args.reward_weights, self.mrt_args.mrt_alpha
         )
-        self._starts: list[
-            Start
-        ] = []  # of the rows of the step in progress; empty where they start at the bare problem
+        # Of the rows of the step in progress; empty where they start at the bare problem.
+        self._starts: list[Start] = []
         super().__init__(model, reward_funcs, args, **kwargs)
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
@@ -204,7 +208,7 @@ class MRTTrainer(GRPOTrainer):
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         measured = self._measure([traces[row] for row in thinks])
         credit = dense_credit(
-            [[cut - prompt_lengths[row] for cut in traces[row].cuts] for row in thinks],
+            [[end - prompt_lengths[row] for end in traces[row].ends] for row in thinks],
             [measurement.success_probability for measurement in measured],
             output["completion_ids"].shape[1],
         )

@@ -1,4 +1,5 @@
 import time
+from itertools import accumulate
 
 import pytest
 from conftest import byte_fallback_tokenizer, byte_level_tokenizer
@@ -188,3 +189,16 @@ def test_a_token_that_straddles_a_boundary_lies_where_it_begins(tokenizer):
     middle = next(i for i in range(1, len(text)) if token_boundaries(tokenizer, backend_ids, [i])[0] > 0)
     [cut] = token_boundaries(tokenizer, backend_ids, [middle])
     assert len(decode(tokenizer, backend_ids[: cut - 1])) < middle <= len(decode(tokenizer, backend_ids[:cut]))
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_without_straddling_tokens_a_boundary_holds_what_ends_before_it(tokenizer):
+    token_ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    texts = [
+        decode(tokenizer, token_ids[:index]).rstrip("\N{REPLACEMENT CHARACTER}") for index in range(len(token_ids))
+    ]
+    lengths = list(accumulate(map(len, texts), max))
+    spans = list(zip(lengths, lengths[1:], strict=False))  # where each token begins and ends
+    for offset in range(1, len(TEXT) + 1):
+        [cut] = token_boundaries(tokenizer, token_ids, [offset], straddling=False)
+        assert cut == sum(begin < offset and end <= offset for begin, end in spans)

@@ -40,6 +40,19 @@ def test_segment_cuts_the_sampled_tokens(tokenizer, trace):
     assert trace.token_ids == (prompt_ids + completion_ids)[: trace.cuts[-1]]
 
 
+def test_credit_passes_to_the_next_episode_before_the_blank_line(tokenizer, trace):
+    """The tokens that end a paragraph with or without a blank line decide whether to go on."""
+    texts = [
+        decode(tokenizer, trace.token_ids[start:end]) for start, end in zip(trace.ends, trace.ends[1:], strict=False)
+    ]
+    first, second = FIRST.rstrip(), SECOND.rstrip()
+    assert first.startswith(texts[0])
+    assert len(first) - len(texts[0]) <= 1  # the full stop goes with the line break where they are one token
+    assert texts[0] + texts[1] == (FIRST + SECOND)[: len(texts[0] + texts[1])]
+    assert (FIRST + second).startswith(texts[0] + texts[1])
+    assert trace.ends[0] == trace.cuts[0]
+
+
 def test_segment_finds_an_opening_tag_that_the_model_wrote(tokenizer):
     prompt_ids = tokenize(tokenizer, "Find x.")
     trace = segment(tokenizer, prompt_ids, tokenize(tokenizer, "<think>\n" + FIRST + SECOND), "5", 6)

@@ -135,8 +135,9 @@ def hand_written_dense(tokenizer, row, alpha, width):
     prefixes = [prefix for prefix in SUCCESS if thinking.startswith(prefix)]
     credit = []
     for index in range(len(token_ids)):
-        begins_at = len(decode(tokenizer, token_ids[:index]))
-        episode = next((j for j, prefix in enumerate(prefixes[1:], 1) if begins_at < len(prefix)), None)
+        # The white space behind an episode is where the policy decides to go on: it counts to what follows.
+        ends_at = len(decode(tokenizer, token_ids[: index + 1]))
+        episode = next((j for j, prefix in enumerate(prefixes[1:], 1) if ends_at <= len(prefix.rstrip())), None)
         gain = SUCCESS[prefixes[episode]] - SUCCESS[prefixes[episode - 1]] if episode else 0.0
         credit.append(alpha * gain)
     return credit + [0.0] * (width - len(credit))

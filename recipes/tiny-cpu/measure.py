@@ -1,7 +1,7 @@
 """
 The demo's table and figure: what each model does on held-out problems, at several token budgets.
 
-    python recipes/tiny-cpu/measure.py --runs runs/demo/warm_start_model runs/demo/grpo runs/demo/mrt --output runs/demo
+    python recipes/tiny-cpu/measure.py --runs runs/demo/warm-start runs/demo/grpo runs/demo/mrt
 
 Every model writes rollouts for the test problems, of at most twice the tokens that it was trained with, and is forced
 to answer after each of its episodes. Accuracy counts a rollout that is longer than the budget as wrong. Normalised
