@@ -178,8 +178,7 @@ class PolicySampler:
         return scores
 
     def _batches(self, prompts, targets, n: int, new_tokens: int) -> Iterator[tuple[list[int], dict]]:
-        """Yields indices of prompts, and inputs of `n` rows for each: keys and values of the trace, then what
-        follows it."""
+        """Yields indices of prompts, and `n` rows of inputs for each: keys and values of the trace, then the rest."""
         branches: dict[int, list[int]] = {}  # trace -> its prompts
         for index, prompt in enumerate(prompts):
             branches.setdefault(id(prompt.trace), []).append(index)
@@ -196,8 +195,8 @@ class PolicySampler:
         for traces in _chunks(list(branches), lambda trace: len(heads[longest[trace]]), self.max_batch_tokens):
             keys_values = self._read([heads[longest[trace]] for trace in traces])
             row_of = {index: row for row, trace in enumerate(traces) for index in branches[trace]}
-            width = lambda i: n * (len(heads[i]) + len(tails[i]) + new_tokens)  # noqa: E731
-            for batch in _chunks(list(row_of), width, self.max_batch_tokens):
+            widths = {i: n * (len(heads[i]) + len(tails[i]) + new_tokens) for i in row_of}
+            for batch in _chunks(list(row_of), widths.get, self.max_batch_tokens):
                 yield batch, self._branch(keys_values, batch, row_of, heads, tails, n)
 
     def _read(self, heads: list[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:

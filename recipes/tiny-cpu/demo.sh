@@ -2,7 +2,7 @@
 # MRT on a laptop, from nothing: no GPU, no model hub, no data hub. Read it from top to bottom; it is the whole story.
 #
 #     make demo         about ten minutes on two CPU cores
-#     make demo-fast    the same in about two minutes, with less of everything
+#     make demo-fast    the same stages in about two minutes, too short for the model to learn
 #
 # A stage whose result is there is not done again; remove runs/demo to start over.
 set -euo pipefail
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 
 out=runs/demo sft=() rl=() measure=()
 if [ "${1:-}" = "--fast" ]; then
-    out=runs/demo-fast sft=(--max_steps 150) rl=(--max_steps 12) measure=(--limit 64)
+    out=runs/demo-fast sft=(--max_steps 120) rl=(--max_steps 8) measure=(--limit 48)
 fi
 recipes=recipes/tiny-cpu
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }

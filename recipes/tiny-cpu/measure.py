@@ -56,7 +56,7 @@ def draw(rollouts: dict[str, list[Rollout]], trained: int, path: Path) -> None:
     for (name, mine), color, style in zip(rollouts.items(), COLORS, ["--", "-.", "-", ":"], strict=False):
         axes.plot(grid, [regret_at(mine, budget) for budget in grid], style, color=color, lw=2, label=name)
     axes.set(xlabel="token budget", ylabel="normalised regret", xlim=(grid[0], grid[-1]))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=160)
 
