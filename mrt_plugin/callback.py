@@ -2,6 +2,7 @@ r"""What a run says about its episodes: the `mrt/*` metrics, beside TRL's own, w
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 
 import numpy as np
@@ -69,10 +70,12 @@ class MRTCallback(TrainerCallback):
 
     def bind(self, trainer) -> None:
         """Gives the callback its trainer, which transformers does not hand to callbacks."""
-        if trainer.mrt_args.mrt_regret_steps and trainer.eval_dataset is None:
+        columns = getattr(trainer.eval_dataset, "column_names", None)
+        if trainer.mrt_args.mrt_regret_steps and not (isinstance(columns, list) and "solution" in columns):
             raise ValueError(
-                "mrt_regret_steps needs held-out problems: give an evaluation split (dataset_test_split, with "
-                "eval_strategy other than 'no'), or set mrt_regret_steps: 0."
+                "mrt_regret_steps needs held-out problems: one evaluation data set (dataset_test_split) with the "
+                f"columns `prompt` and `solution`, not {type(trainer.eval_dataset).__name__} with {columns}. Or set "
+                "mrt_regret_steps: 0."
             )
         self.trainer = trainer
 
@@ -96,6 +99,7 @@ class MRTCallback(TrainerCallback):
             rollouts = roll_out(
                 meta_prover, prompts, [row["solution"] for row in rows], settings, episodes=mrt.mrt_episodes
             )
+        rollouts = [replace(rollout, problem=mine[rollout.problem]) for rollout in rollouts]
         return regret_at(gather_object(rollouts), trainer.args.max_completion_length)
 
 

@@ -146,7 +146,7 @@ def rewards_for(
     return reward_funcs, weights
 
 
-def check_combination(credit: str, mrt_args: MRTArguments, args, trainer_kwargs: dict) -> None:
+def check_combination(credit: str, mrt_args: MRTArguments, reward_funcs: list, args, trainer_kwargs: dict) -> None:
     """
     Refuses settings that would do nothing, or something else, in silence.
 
@@ -155,6 +155,8 @@ def check_combination(credit: str, mrt_args: MRTArguments, args, trainer_kwargs:
             Credit mode, resolved.
         mrt_args ([`~mrt_plugin.MRTArguments`]):
             Arguments of MRT.
+        reward_funcs (`list`):
+            Reward functions, as [`rewards_for`] leaves them.
         args ([`~trl.GRPOConfig`]):
             Arguments of the trainer.
         trainer_kwargs (`dict`):
@@ -164,11 +166,28 @@ def check_combination(credit: str, mrt_args: MRTArguments, args, trainer_kwargs:
         `ValueError`: Says which setting, why, and what to do.
     """
     prefix = mrt_args.mrt_prefix
+    if credit != "none" or mrt_args.mrt_regret_steps:
+        check_termination(mrt_args.mrt_termination, mrt_args.mrt_estimator)
+        if not args.ds3_gather_for_generation:
+            raise ValueError("The meta-prover generates on each rank by itself; set ds3_gather_for_generation: true.")
+    if prefix == "online" or mrt_args.mrt_regret_steps:
+        ignored = {"top_k": 0, "min_p": None, "repetition_penalty": 1.0, "generation_kwargs": None}
+        for name, default in ignored.items():
+            if getattr(args, name) != default:
+                raise ValueError(
+                    f"{name} is set, but the traces of mrt_prefix: online and of mrt_regret_steps are drawn with "
+                    "temperature and top_p alone, so they would come from another policy. Leave it out."
+                )
     if credit == "none":
         if prefix != "none":
             raise ValueError(f"mrt_prefix: {prefix} needs mrt_credit: mixed, termination or dense; it is none.")
         return
-    check_termination(mrt_args.mrt_termination, mrt_args.mrt_estimator)
+    if credit == "termination" and (len(reward_funcs) > 1 or args.reward_weights not in (None, [1.0])):
+        raise ValueError(
+            "mrt_credit: termination subtracts J, the chance of a right answer, from the reward, so that has to be "
+            f"the outcome alone, with weight 1; it is {[reward_name(reward) for reward in reward_funcs]} with weights "
+            f"{args.reward_weights}."
+        )
     if credit in ("mixed", "termination") and prefix == "none":
         why = {
             "mixed": "there is no prefix after which half of the group could be forced to stop",
@@ -196,6 +215,11 @@ def check_combination(credit: str, mrt_args: MRTArguments, args, trainer_kwargs:
         raise ValueError(
             "mrt_credit: dense gives each token its own advantage, which importance_sampling_level: "
             f"{args.importance_sampling_level} averages away over the sequence. Use importance_sampling_level: token."
+        )
+    if credit == "dense" and getattr(args, "off_policy_mask_threshold", None) is not None:
+        raise ValueError(
+            "mrt_credit: dense gives each token its own advantage, but off_policy_mask_threshold masks whole "
+            "sequences by the sign of one. Leave it out."
         )
     if credit == "dense" and args.loss_type == "vespo":
         raise ValueError(

@@ -76,21 +76,23 @@ def thinking_span(completion: str, opened: bool = True) -> Span | None:
     return None
 
 
-def split_answer(completion: str) -> str:
+def split_answer(completion: str, opened: bool = False) -> str:
     r"""
     The part of a completion that answers: what follows the last `</think>`, all of it if it never thinks, and
-    nothing if the thinking was cut.
+    nothing if the thinking was cut. `opened` says that the prompt already ends in `<think>`.
 
     ```python
     >>> split_answer("<think>\nHm.\n</think>\nIt is 5."), split_answer("It is 5."), split_answer("<think>\nHm")
     ('\nIt is 5.', 'It is 5.', '')
+    >>> split_answer("Hm, is it 5?", opened=True)
+    ''
 
     ```
     """
-    head, close, answer = completion.rpartition(CLOSE)
+    _, close, answer = completion.rpartition(CLOSE)
     if close:
         return answer
-    return "" if OPEN in completion else completion
+    return "" if opened or OPEN in completion else completion
 
 
 def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1) -> list[Span]:

@@ -15,13 +15,15 @@ def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tup
     """
     if not script_args.dataset_name:
         raise ValueError("No data: set dataset_name to a data set of the Hub or to a local folder.")
-    splits = load_dataset(script_args.dataset_name, name=script_args.dataset_config)
+    splits = load_dataset(
+        script_args.dataset_name, name=script_args.dataset_config, streaming=script_args.dataset_streaming
+    )
     wanted = [script_args.dataset_train_split] + [script_args.dataset_test_split] * wants_eval
     for split in wanted:
         if split not in splits:
             raise ValueError(f"{script_args.dataset_name} has no split {split!r}; it has {sorted(splits)}.")
         columns = splits[split].column_names
-        if prompt_column is not None and prompt_column not in columns:
+        if prompt_column is not None and columns is not None and prompt_column not in columns:
             raise ValueError(
                 f"Split {split!r} of {script_args.dataset_name} has no column {prompt_column!r}; it has {columns}. "
                 "Set dataset_prompt_column."

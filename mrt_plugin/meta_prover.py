@@ -228,9 +228,16 @@ class MetaProver:
         closing = "}" * self.termination.count("\\boxed{")
         targets = [tokenize(self.tokenizer, bare_answer(solution) + closing) for solution in solutions]
         log_probabilities = self.sampler.score(prompts, targets)
+        golds = list(dict.fromkeys(solutions))
+        outcomes = dict(zip(golds, grade([f"\\boxed{{{bare_answer(gold)}}}" for gold in golds], golds), strict=True))
         return [
-            (float(np.exp(value)), len(target), len(prompt.suffix) + len(target), 0)
-            for value, target, prompt in zip(log_probabilities, targets, prompts, strict=True)
+            (
+                np.nan if outcomes[solution] is Outcome.UNPARSEABLE_GOLD else float(np.exp(value)),
+                len(target),
+                len(prompt.suffix) + len(target),
+                0,
+            )
+            for value, target, prompt, solution in zip(log_probabilities, targets, prompts, solutions, strict=True)
         ]
 
 

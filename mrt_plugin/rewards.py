@@ -21,7 +21,9 @@ def completion_text(completion: str | list[dict]) -> str:
     return completion if isinstance(completion, str) else completion[-1].get("content") or ""
 
 
-def mrt_accuracy(completions: list, solution: list[str], log_metric=None, **kwargs) -> list[float | None]:
+def mrt_accuracy(
+    completions: list, solution: list[str], thinking_opened: list[bool] | None = None, log_metric=None, **kwargs
+) -> list[float | None]:
     r"""
     The verifier's reward r: 1 if the answer is right, 0 if it is wrong or missing. The answer is looked for behind
     `</think>`; a thinking that was cut has none.
@@ -31,6 +33,9 @@ def mrt_accuracy(completions: list, solution: list[str], log_metric=None, **kwar
             Completions.
         solution (`list[str]`):
             Gold answers, in LaTeX or plain.
+        thinking_opened (`list[bool]`, *optional*):
+            Whether the prompt already ends in `<think>`, so that a completion without `</think>` was cut. Given by
+            [`~mrt_plugin.MRTTrainer`]; without it, only a completion that holds `<think>` itself is known to be cut.
         log_metric (`callable`, *optional*):
             Given by TRL's trainer, to log the number of time-outs.
 
@@ -45,7 +50,11 @@ def mrt_accuracy(completions: list, solution: list[str], log_metric=None, **kwar
 
     ```
     """
-    outcomes = grade([split_answer(completion_text(completion)) for completion in completions], solution)
+    answers = [
+        split_answer(completion_text(completion), opened)
+        for completion, opened in zip(completions, thinking_opened or [False] * len(completions), strict=True)
+    ]
+    outcomes = grade(answers, solution)
     if log_metric is not None:
         log_metric("rewards/mrt_accuracy/timeouts", float(sum(outcome is Outcome.TIMED_OUT for outcome in outcomes)))
     return [_REWARD.get(outcome) for outcome in outcomes]
@@ -56,6 +65,7 @@ def mrt_progress(
     solution: list[str],
     prefix_success: list[float] | None = None,
     continues: list[bool] | None = None,
+    thinking_opened: list[bool] | None = None,
     **kwargs,
 ) -> list[float | None]:
     r"""
@@ -75,6 +85,8 @@ def mrt_progress(
         continues (`list[bool]`, *optional*):
             Whether the row thinks on after its prefix; a row that is forced to stop makes no progress. Given by
             `MRTTrainer`.
+        thinking_opened (`list[bool]`, *optional*):
+            As in [`mrt_accuracy`].
 
     Returns:
         `list[float | None]`:
@@ -102,11 +114,10 @@ def mrt_progress(
             "group normalisation cancels it and the run equals one with mrt_accuracy."
         )
         continues = [True] * len(completions)
+    outcome = mrt_accuracy(completions, solution, thinking_opened)
     return [
         reward if reward is None else (reward - success) * thinks_on
-        for reward, success, thinks_on in zip(
-            mrt_accuracy(completions, solution), prefix_success, continues, strict=True
-        )
+        for reward, success, thinks_on in zip(outcome, prefix_success, continues, strict=True)
     ]
 
 

@@ -139,7 +139,8 @@ class PolicySampler:
         completions: list[list[list[int]]] = [[] for _ in prompts]
         with _seeded(settings.seed, self.model.device):
             for batch, inputs in self._batches(prompts, [()] * len(prompts), n, settings.max_new_tokens):
-                output = self.model.generate(**inputs, generation_config=generation_config)
+                # Ranks make different numbers of calls; the caller gathers sharded weights beforehand.
+                output = self.model.generate(**inputs, generation_config=generation_config, synced_gpus=False)
                 written = output[:, inputs["input_ids"].shape[1] :].tolist()
                 for row, index in enumerate(i for i in batch for _ in range(n)):
                     completions[index].append(self._until_end(written[row]))

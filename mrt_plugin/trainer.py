@@ -8,10 +8,10 @@ Left out: copies of TRL's code. What the credit modes mean, and which combinatio
 """
 
 import copy
+import math
 import time
 from collections.abc import Collection
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from trl import GRPOConfig, GRPOTrainer
@@ -66,10 +66,10 @@ class MRTTrainer(GRPOTrainer):
         reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         self.credit = credit_mode(self.mrt_args, reward_funcs)
         args = GRPOConfig(output_dir="mrt") if args is None else copy.copy(args)
-        check_combination(self.credit, self.mrt_args, args, kwargs)
         reward_funcs, args.reward_weights = rewards_for(
             self.credit, reward_funcs, args.reward_weights, self.mrt_args.mrt_alpha
         )
+        check_combination(self.credit, self.mrt_args, reward_funcs, args, kwargs)
         # Of the rows of the step in progress; empty where they start at the bare problem.
         self._starts: list[Start] = []
         super().__init__(model, reward_funcs, args, **kwargs)
@@ -78,6 +78,8 @@ class MRTTrainer(GRPOTrainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, MRTCallback):
                 callback.bind(self)
+        if self.is_fsdp_enabled and (self.credit != "none" or self.mrt_args.mrt_regret_steps):
+            raise ValueError("The meta-prover cannot generate from FSDP shards; use DDP or DeepSpeed.")
 
     def meta_prover(self, sampler, seed: int | None = None) -> MetaProver:
         """The meta-prover that the arguments describe, on a sampler of the live policy."""
@@ -158,13 +160,12 @@ class MRTTrainer(GRPOTrainer):
         for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
             solution = leaders[group]["solution"]
             trace = segment(tokenizer, prompt_ids, completion_ids, solution, self.mrt_args.mrt_episodes)
-            # Seeded by place and step, so that a resumed run goes on the same.
-            random = np.random.default_rng([self.args.seed, self.state.global_step, group])
-            cut = trace.cuts[random.integers(max(trace.episodes, 1))]
+            # From the generator that checkpoints save, so that a resumed run goes on the same.
+            cut = trace.cuts[torch.randint(max(trace.episodes, 1), ()).item()]
             traces.append(Trace(trace.token_ids[:cut], [cut], solution))
         # `dense` measures every boundary itself, once the rollouts are there.
         measured = [] if self.credit == "dense" else self._measure(traces)
-        success = [float(measurement.success_probability[0]) for measurement in measured] or [np.nan] * len(traces)
+        success = [float(measurement.success_probability[0]) for measurement in measured] or [math.nan] * len(traces)
         return {
             group: (trace.token_ids[len(prompt_ids) :], trace_success)
             for (group, prompt_ids), trace, trace_success in zip(prompts.items(), traces, success, strict=True)
@@ -178,12 +179,17 @@ class MRTTrainer(GRPOTrainer):
         prompt_ids, *rest = super()._tokenize_prompts(prompts)
         if self._starts:
             prompt_ids = [[*ids, *start.token_ids] for ids, start in zip(prompt_ids, self._starts, strict=True)]
+        self._prompt_ids = prompt_ids
         return prompt_ids, *rest
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """Rewards see the whole assistant turn, as they do where it was written in one go."""
+        tokenizer = text_tokenizer(self)
+        inputs = [
+            {**row, "thinking_opened": not opening_ids(tokenizer, prompt_ids)}
+            for row, prompt_ids in zip(inputs, self._prompt_ids, strict=True)
+        ]
         if self._starts:
-            tokenizer = text_tokenizer(self)
             heads = tokenizer.batch_decode([start.token_ids for start in self._starts], skip_special_tokens=True)
             completions = [_prepend(head, completion) for head, completion in zip(heads, completions, strict=True)]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)

@@ -3,7 +3,13 @@ r"""What differs between the generations of TRL and Open-R1, in one place. Writt
 from contextlib import contextmanager
 
 import torch
+import trl
+from packaging.version import Version
 from trl.models.utils import unwrap_model_for_generation
+
+
+if Version(trl.__version__) < Version("1.16"):
+    raise ImportError(f"mrt_plugin trains with trl >= 1.16 so far; this is trl {trl.__version__}.")
 
 
 def text_tokenizer(trainer):

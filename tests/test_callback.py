@@ -5,6 +5,7 @@ import pytest
 import torch
 from test_trainer import FIRST, SUCCESS, build, dataset, scripted  # noqa: F401
 
+from mrt_plugin.analysis.regret import Rollout
 from mrt_plugin.callback import MRTCallback, step_metrics
 from mrt_plugin.meta_prover import Measurement
 from mrt_plugin.progress import normalized_regret
@@ -50,6 +51,22 @@ def test_regret_is_logged_every_so_many_steps(tmp_path, tokenizer, monkeypatch, 
     ends = [len(tokenizer(prefix)["input_ids"]) + len(tokenizer("5}")["input_ids"]) for prefix in SUCCESS]
     expected = normalized_regret(list(SUCCESS.values()), ends, trainer.args.max_completion_length)
     assert logged == {2: pytest.approx(expected), 4: pytest.approx(expected)}
+
+
+def test_each_rank_measures_its_share_of_the_problems(tmp_path, tokenizer, monkeypatch):
+    mrt = {"mrt_credit": "dense", "mrt_regret_steps": 1, "mrt_regret_problems": 4}
+    trainer = build(tmp_path, tokenizer, eval_data=dataset(rows=5), mrt=mrt)
+    monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda self: 1))
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", property(lambda self: 2))
+
+    def fake_roll_out(meta_prover, prompts, solutions, settings, episodes):
+        return [Rollout(index, 9, True, [1.0], [1.0]) for index in range(len(prompts))]
+
+    gathered = []
+    monkeypatch.setattr("mrt_plugin.callback.roll_out", fake_roll_out)
+    monkeypatch.setattr("mrt_plugin.callback.gather_object", lambda mine: gathered.extend(mine) or mine)
+    next(c for c in trainer.callback_handler.callbacks if isinstance(c, MRTCallback)).measure()
+    assert [rollout.problem for rollout in gathered] == [1, 3]
 
 
 def test_measuring_regret_leaves_the_run_as_it_is(tmp_path, tokenizer):

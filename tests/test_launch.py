@@ -81,7 +81,10 @@ def test_grpo_trains_from_a_recipe(recipe, tmp_path, model_path, tokenizer):
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer.chat_template
 
 
-@pytest.mark.parametrize("mrt", [["--mrt_credit", "mixed"], ["--mrt_credit", "termination"]])
+@pytest.mark.parametrize(
+    "mrt",
+    [["--mrt_credit", "mixed"], ["--mrt_credit", "termination", "--reward_funcs", "test_launch.letters"]],
+)
 def test_the_command_line_wins_over_the_recipe(recipe, tmp_path, model_path, mrt):
     run("grpo", recipe, *mrt, "--mrt_prefix", "online", "--output_dir", str(tmp_path / "other"))
     assert changed(model_path, tmp_path / "other")
@@ -89,12 +92,14 @@ def test_the_command_line_wins_over_the_recipe(recipe, tmp_path, model_path, mrt
 
 
 def test_grpo_goes_on_from_its_last_checkpoint(recipe, tmp_path):
-    run("grpo", recipe, "--save_strategy", "steps", "--save_steps", "1")
-    run("grpo", recipe, "--save_strategy", "steps", "--save_steps", "1", "--max_steps", "3")
-    state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
-    assert [entry["step"] for entry in state["log_history"] if "reward" in entry] in ([], [3])
-    assert state["global_step"] == 3
-    assert not (tmp_path / "out" / "checkpoint-4").exists()
+    steps = ["--save_strategy", "steps", "--save_steps", "1", "--logging_steps", "1"]
+    run("grpo", recipe, *steps)
+    first = tmp_path / "out" / "checkpoint-1"
+    written = first.stat().st_mtime_ns
+    run("grpo", recipe, *steps, "--max_steps", "3")
+    assert first.stat().st_mtime_ns == written
+    history = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history if "reward" in entry] == [1, 2, 3]
 
 
 def test_sft_trains_from_a_recipe(tmp_path, model_path):
@@ -147,23 +152,15 @@ def test_the_mrt_command_launches_a_run(recipe, tmp_path, model_path):
     assert changed(model_path, tmp_path / "out")
 
 
-def test_two_processes_share_the_prefixes_of_their_groups(recipe, tmp_path, model_path):
-    """Two rows a process, groups of four: each group is spread over both, and must share one online prefix."""
+@pytest.mark.parametrize("mrt", [("mixed", "online"), ("termination", "online"), ("dense", "none")])
+def test_two_processes_train_groups_that_span_them(recipe, tmp_path, model_path, mrt):
+    """Two rows a process, groups of four."""
+    credit, prefix = mrt
     processes = ["--nproc_per_node", "2", "-m", "mrt_plugin.grpo", "--config", str(recipe)]
-    options = ["--mrt_credit", "mixed", "--mrt_prefix", "online", "--per_device_train_batch_size", "2"]
-    rewards = ["--reward_funcs", "mrt_accuracy", "mrt_progress", "test_launch.letters", "test_launch.same_prefix"]
-    launch("torch.distributed.run", *processes, *options, *rewards, PREFIXES=str(tmp_path / "prefixes"))
+    options = ["--mrt_credit", credit, "--mrt_prefix", prefix, "--per_device_train_batch_size", "2"]
+    rewards = ["--reward_funcs", "test_launch.letters"]
+    launch("torch.distributed.run", *processes, *options, *rewards)
     assert changed(model_path, tmp_path / "out")
-    groups = {}
-    for file in tmp_path.glob("prefixes.*"):
-        for line in file.read_text().splitlines():
-            step, prompt, success = json.loads(line)
-            groups.setdefault((step, prompt), []).append((file.name, success))
-    assert groups
-    for rows in groups.values():
-        assert len(rows) == 4
-        assert len({file for file, _ in rows}) == 2
-        assert len({success for _, success in rows}) == 1
 
 
 def launch(module, *arguments, **environment):
@@ -171,11 +168,3 @@ def launch(module, *arguments, **environment):
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def same_prefix(prompts, prefix_success, trainer_state, **kwargs):
-    """Notes what each rank was told about the prefix of its rows."""
-    with open(f"{os.environ['PREFIXES']}.{os.environ['RANK']}", "a") as file:
-        for prompt, success in zip(prompts, prefix_success, strict=True):
-            file.write(json.dumps([trainer_state.global_step, prompt[-1]["content"], success]) + "\n")
-    return [0.0] * len(prompts)

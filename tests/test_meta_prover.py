@@ -165,6 +165,13 @@ def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer
     assert likelihood.tokens > 3 * len(target)
 
 
+def test_likelihood_of_an_unparseable_gold_is_unknown(tokenizer, model, trace):
+    sampler = PolicySampler(model, tokenizer)
+    unknown = Trace(trace.token_ids, trace.cuts, "")
+    measured = MetaProver(sampler, tokenizer, "answer", "likelihood").success_probabilities([unknown, trace])
+    assert [np.isnan(m.success_probability).all() for m in measured] == [True, False]
+
+
 def _make_likely(model, token_ids, target):
     """Trains a random model until it writes the target about half of the time."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -55,6 +55,11 @@ def test_an_unknown_success_holds_the_last_known_one():
     assert regret_at([known], 10) == regret_at([unknown], 10)
 
 
+def test_a_later_prefix_with_shorter_answers_costs_no_less():
+    rollouts = [Rollout(0, 9, True, [0.25, 0.5, 1.0], [500.0, 300.0, 700.0])]
+    assert regret_at(rollouts, 1000) == pytest.approx(normalized_regret([0.25, 0.5, 1.0], [500, 500, 700], 1000))
+
+
 def test_no_rollouts_is_an_error():
     with pytest.raises(ValueError, match="no rollouts"):
         regret_at([], 10)

@@ -237,7 +237,15 @@ def test_termination_credit_by_hand(tmp_path, tokenizer, scripted):
     assert_gradients_equal(trainer, batch, expected[:, None])
 
 
-def test_a_scalar_progress_cancels_and_termination_does_not(tmp_path, tokenizer, scripted):
+def test_a_thinking_that_was_cut_has_no_answer_even_if_it_holds_a_box(tmp_path, tokenizer, scripted, monkeypatch):
+    monkeypatch.setattr("test_trainer.ROWS", [("Maybe \\boxed{5}?", "", False, 0.0), ROWS[0]] * 2)
+    trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "none"})
+    batch = step_inputs(trainer)
+    assert trainer._metrics["train"]["reward"] == [0.5]
+    assert (batch["advantages"] < 0).tolist() == [True, False, True, False]
+
+
+def test_a_scalar_progress_cancels(tmp_path, tokenizer, scripted):
     """The trap: with one prefix for a group, r + alpha (r - J) has the advantages of r, whatever alpha is."""
 
     def scalar(completions, solution, **kwargs):
@@ -330,6 +338,35 @@ def test_every_weight_moves(tmp_path, tokenizer, scripted, mrt):
         assert logs["mrt/branch_tokens"] > 0
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_group_that_spans_ranks_has_one_prefix(tmp_path, tokenizer, monkeypatch, rank):
+    """Four rows a rank, groups of six: the rank with a group's first row finds its prefix, for both."""
+    settings = {"num_generations": 6, "per_device_train_batch_size": 12}
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "online"}
+    trainer = build(tmp_path, tokenizer, mrt=mrt, **settings)
+    monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda self: rank))
+    found = []
+    monkeypatch.setattr(trainer, "_online_prefixes", lambda leaders: found.append(dict(leaders)) or {})
+    prefixes = {0: ([70], 0.25), 1: ([71, 72], 0.5)}
+    monkeypatch.setattr(
+        "mrt_plugin.trainer.gather_object", lambda local: [*local, *({g: p} for g, p in prefixes.items())]
+    )
+    starts = trainer._starting_points([{"row": 4 * rank + i} for i in range(4)])
+    groups = [0, 0, 0, 0] if rank == 0 else [0, 0, 1, 1]
+    assert found == [{0: {"row": 0}} if rank == 0 else {1: {"row": 6}}]
+    assert [start.token_ids[0] for start in starts] == [prefixes[group][0][0] for group in groups]
+    assert [start.success for start in starts] == [prefixes[group][1] for group in groups]
+    assert [start.continues for start in starts] == ([True] * 3 + [False] if rank == 0 else [False] * 2 + [True] * 2)
+
+
+def test_branching_works_with_gradient_checkpointing(tmp_path, tokenizer):
+    """TRL's default; transformers then drops the key-value cache of a model in training."""
+    mrt = {"mrt_credit": "dense", "mrt_prefix": "online", "mrt_answer_tokens": 4}
+    trainer = build(tmp_path, tokenizer, mrt=mrt, gradient_checkpointing=True, max_steps=1, max_completion_length=12)
+    trainer.train()
+    assert trainer.state.log_history[0]["mrt/branch_tokens"] > 0
+
+
 def test_none_is_grpo_bit_for_bit(tmp_path, tokenizer):
     """The same seeds give the same weights after three steps, sampled from a real (random) model."""
 
@@ -418,6 +455,14 @@ def test_a_scalar_that_would_cancel_is_warned_about(tmp_path, tokenizer, caplog)
             r"lacks the column\(s\) \['prefix', 'prefix_success'\]",
         ),
         ({"mrt_credit": "dense", "mrt_regret_steps": 1}, {}, "mrt_regret_steps needs held-out problems"),
+        ({"mrt_credit": "dense"}, {"off_policy_mask_threshold": 0.1}, "off_policy_mask_threshold"),
+        ({"mrt_credit": "dense"}, {"ds3_gather_for_generation": False}, "ds3_gather_for_generation"),
+        ({"mrt_credit": "dense", "mrt_prefix": "online"}, {"top_k": 20}, "top_k"),
+        (
+            {"mrt_credit": "termination", "mrt_prefix": "online"},
+            {"reward_weights": [0.5]},
+            "outcome alone, with weight 1",
+        ),
     ],
 )
 def test_impossible_combinations_are_refused(tmp_path, tokenizer, mrt, settings, match):
@@ -428,6 +473,20 @@ def test_impossible_combinations_are_refused(tmp_path, tokenizer, mrt, settings,
 def test_a_likelihood_that_cannot_be_read_off_is_refused(tmp_path, tokenizer, model):
     mrt_args = MRTArguments(mrt_credit="dense", mrt_estimator="likelihood", mrt_termination="explain")
     with pytest.raises(ValueError, match="mrt_termination: answer"):
+        MRTTrainer(model, [mrt_accuracy], config(tmp_path), train_dataset=dataset(), mrt_args=mrt_args)
+
+
+def test_termination_takes_the_outcome_alone(tmp_path, tokenizer):
+    def other(completions, **kwargs):
+        return [1.0] * len(completions)
+
+    with pytest.raises(ValueError, match="outcome alone"):
+        build(tmp_path, tokenizer, [mrt_accuracy, other], mrt={"mrt_credit": "termination", "mrt_prefix": "online"})
+
+
+def test_a_bad_termination_is_refused_before_regret_needs_it(tmp_path, tokenizer, model):
+    mrt_args = MRTArguments(mrt_credit="none", mrt_regret_steps=50, mrt_termination="anwser")
+    with pytest.raises(ValueError, match="mrt_termination"):
         MRTTrainer(model, [mrt_accuracy], config(tmp_path), train_dataset=dataset(), mrt_args=mrt_args)
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..episodes import CLOSE, decode, split_answer
+from ..episodes import decode, split_answer
 from ..grading import Outcome, grade
-from ..meta_prover import MetaProver, segment
+from ..meta_prover import MetaProver, opening_ids, segment
 from ..progress import normalized_regret
 from ..sampling import Prompt, SamplingSettings
 
@@ -71,10 +71,8 @@ def roll_out(
     flat = [(problem, completion_ids) for problem, group in enumerate(drawn) for completion_ids in group]
     traces = [segment(tokenizer, prompts[i], ids, solutions[i], episodes) for i, ids in flat]
     texts = [decode(tokenizer, completion_ids) for _, completion_ids in flat]
-    answers = [
-        split_answer(text) if CLOSE in text or not trace.episodes else ""  # a thinking that was cut has no answer
-        for text, trace in zip(texts, traces, strict=True)
-    ]
+    opened = [not opening_ids(tokenizer, prompt) for prompt in prompts]
+    answers = [split_answer(text, opened[problem]) for text, (problem, _) in zip(texts, flat, strict=True)]
     outcomes = grade(answers, [solutions[problem] for problem, _ in flat])
     rollouts = []
     measurements = meta_prover.success_probabilities(traces)
@@ -90,10 +88,16 @@ def roll_out(
 
 
 def regret_at(rollouts: Sequence[Rollout], token_budget: float) -> float:
-    """Normalised regret at a budget, in tokens: the mean over problems of the mean over their traces."""
+    """
+    Normalised regret at a budget, in tokens: the mean over problems of the mean over their traces. Where a later
+    prefix costs fewer tokens than an earlier one, because its answers are shorter, it counts as costing the same.
+    """
     return _mean_over_problems(
         rollouts,
-        [normalized_regret(_known(rollout), rollout.prefix_tokens, token_budget) for rollout in rollouts],
+        [
+            normalized_regret(_known(rollout), np.maximum.accumulate(rollout.prefix_tokens), token_budget)
+            for rollout in rollouts
+        ],
     )
 
 

@@ -17,22 +17,22 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 done_already() { [ -e "$1" ] && echo "already in $1"; }
 
 say "1/5  Make problems, a tokenizer, and a very small model with random weights"
-done_already $out/base/config.json || python $recipes/make_problems.py --output $out
+done_already $out/base/model.safetensors || python $recipes/make_problems.py --output $out
 
 say "2/5  Warm start: fine-tune it on traces that search, but badly"
 done_already $out/warm-start/model.safetensors ||
     mrt sft --config $recipes/sft/config_warm_start.yaml \
-        --model_name_or_path $out/base --dataset_name $out/warm_start --output_dir $out/warm-start "${sft[@]}"
+        --model_name_or_path $out/base --dataset_name $out/warm_start --output_dir $out/warm-start ${sft[@]+"${sft[@]}"}
 
 say "3/5  Outcome GRPO: reward 1 for the right answer"
 done_already $out/grpo/model.safetensors ||
     mrt grpo --config $recipes/grpo/config_outcome.yaml \
-        --model_name_or_path $out/warm-start --dataset_name $out/problems --output_dir $out/grpo "${rl[@]}"
+        --model_name_or_path $out/warm-start --dataset_name $out/problems --output_dir $out/grpo ${rl[@]+"${rl[@]}"}
 
 say "4/5  MRT: the same, and every episode is credited with its progress"
 done_already $out/mrt/model.safetensors ||
     mrt grpo --config $recipes/grpo/config_mrt.yaml \
-        --model_name_or_path $out/warm-start --dataset_name $out/problems --output_dir $out/mrt "${rl[@]}"
+        --model_name_or_path $out/warm-start --dataset_name $out/problems --output_dir $out/mrt ${rl[@]+"${rl[@]}"}
 
 say "5/5  Measure all three on held-out problems"
-python $recipes/measure.py --runs $out/warm-start $out/grpo $out/mrt --problems $out/problems --output $out "${measure[@]}"
+python $recipes/measure.py --runs $out/warm-start $out/grpo $out/mrt --problems $out/problems --output $out ${measure[@]+"${measure[@]}"}
