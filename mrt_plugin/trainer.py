@@ -72,6 +72,7 @@ class MRTTrainer(GRPOTrainer):
         check_combination(self.credit, self.mrt_args, reward_funcs, args, kwargs)
         # Of the rows of the step in progress; empty where they start at the bare problem.
         self._starts: list[Start] = []
+        self._prompt_ids: list[list[int]] | None = None
         super().__init__(model, reward_funcs, args, **kwargs)
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
@@ -185,10 +186,11 @@ class MRTTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """Rewards see the whole assistant turn, as they do where it was written in one go."""
         tokenizer = text_tokenizer(self)
-        inputs = [
-            {**row, "thinking_opened": not opening_ids(tokenizer, prompt_ids)}
-            for row, prompt_ids in zip(inputs, self._prompt_ids, strict=True)
-        ]
+        if self._prompt_ids is not None:  # a rollout_func does without
+            inputs = [
+                {**row, "thinking_opened": not opening_ids(tokenizer, prompt_ids)}
+                for row, prompt_ids in zip(inputs, self._prompt_ids, strict=True)
+            ]
         if self._starts:
             heads = tokenizer.batch_decode([start.token_ids for start in self._starts], skip_special_tokens=True)
             completions = [_prepend(head, completion) for head, completion in zip(heads, completions, strict=True)]

@@ -496,6 +496,16 @@ def test_a_missing_solution_column_is_named(tmp_path, tokenizer):
         build(tmp_path, tokenizer, data=data, mrt={"mrt_credit": "dense"})
 
 
+def test_plain_grpo_keeps_what_credit_cannot_cut(tmp_path, tokenizer, model):
+    def rollout(prompts, trainer):
+        return {"prompt_ids": [[5]] * 4, "completion_ids": [[6, 7]] * 4, "logprobs": [[-1.0, -1.0]] * 4}
+
+    settings = {"train_dataset": dataset(), "processing_class": tokenizer, "rollout_func": rollout}
+    trainer = MRTTrainer(model, [mrt_accuracy], config(tmp_path, max_steps=1), **settings)
+    trainer.train()
+    assert trainer.state.log_history[0]["completions/mean_length"] == 2
+
+
 def test_tools_are_refused(tmp_path, tokenizer, model):
     with pytest.raises(ValueError, match="tools"):
         MRTTrainer(
