@@ -2,7 +2,8 @@ r"""
 Grades answers: (answer text, gold answer) -> [`Outcome`].
 
 math-verify decides, with the settings of [`trl.rewards.accuracy_reward`], in the processes of
-[`~mrt_plugin.grading_pool`]. Earlier verdicts are remembered, and plain integers are compared here.
+[`~mrt_plugin.grading_pool`]. Earlier verdicts are remembered, and plain integers are compared here. One thing differs
+from TRL: a gold answer in LaTeX without dollar signs, as many data sets have them, is read as LaTeX.
 """
 
 import hashlib

@@ -13,6 +13,7 @@ import enum
 import gc
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -32,6 +33,10 @@ TIME_LIMIT = 5.0  # seconds of wall-clock time per answer, from the moment when 
 MEMORY_LIMIT = 2 * 1024**3  # bytes of address space per worker: an idle one needs 70 MiB, and there are at most 8
 STALL_LIMIT = 120.0  # seconds without a result before a pool counts as stuck; it starts in 1, on slow disks in 60
 
+_DELIMITER = re.compile(r"(?<!\\)\$|\\[\[(]|\\boxed")
+_NUMBER = re.compile(r"-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?")
+_COMMAND = re.compile(r"\\(text|begin|end)\{[^}]*\}|\\[a-zA-Z]+")
+_WORD = re.compile(r"[a-zA-Z]{2}")
 _KEPT_VARIABLES = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"}
 
 
@@ -188,8 +193,7 @@ def _prepare_worker() -> None:
 
 
 def _judge(essence: str, gold: str) -> Outcome:
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify import verify
 
     # In seconds of processor time. Should the parent be killed, nobody else would end a worker that hangs.
     signal.setitimer(signal.ITIMER_PROF, 2 * TIME_LIMIT)
@@ -197,13 +201,7 @@ def _judge(essence: str, gold: str) -> Outcome:
         gold_parsed = _parse_gold(gold)
         if not gold_parsed:
             return Outcome.UNPARSEABLE_GOLD
-        config = LatexExtractionConfig(
-            normalization_config=NormalizationConfig(units=True),
-            boxed_match_priority=0,
-            try_extract_without_anchor=False,
-        )
-        # 0 switches off math-verify's own time-out in every version, None only in newer ones.
-        answer_parsed = parse(essence, extraction_config=[config], extraction_mode="first_match", parsing_timeout=0)
+        answer_parsed = _parse_answer(essence)
         if not answer_parsed:
             return Outcome.NO_ANSWER
         return Outcome.RIGHT if verify(gold_parsed, answer_parsed, timeout_seconds=0) else Outcome.WRONG
@@ -214,9 +212,28 @@ def _judge(essence: str, gold: str) -> Outcome:
 
 @lru_cache(maxsize=1024)
 def _parse_gold(gold: str) -> list:
+    r"""
+    math-verify reads LaTeX only between delimiters; from a bare `3\sqrt{13}` it takes the 13, from `\pi` nothing. So a
+    bare gold gets a box, unless it is a plain number or has words in it, which LaTeX takes for products of letters.
+
+    >>> _parse_gold(r"3\sqrt{13}")[0], _parse_gold("7 apples")[0]
+    (3*sqrt(13), 7)
+    """
     from math_verify import parse
 
-    return parse(gold, parsing_timeout=0)
+    bare = not (_DELIMITER.search(gold) or _NUMBER.fullmatch(gold.strip()) or _WORD.search(_COMMAND.sub("", gold)))
+    return (parse(rf"\boxed{{{gold}}}", parsing_timeout=0) if bare else []) or parse(gold, parsing_timeout=0)
+
+
+def _parse_answer(text: str) -> list:
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse
+
+    config = LatexExtractionConfig(
+        normalization_config=NormalizationConfig(units=True), boxed_match_priority=0, try_extract_without_anchor=False
+    )
+    # 0 switches off math-verify's own time-out in every version, None only in newer ones.
+    return parse(text, extraction_config=[config], extraction_mode="first_match", parsing_timeout=0)
 
 
 def _drop_caches_if_large() -> None:

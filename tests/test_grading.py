@@ -484,3 +484,30 @@ def test_interrupted_batch_does_not_occupy_the_workers(fresh):
     started = time.monotonic()
     assert grade([r"\boxed{e}"], ["$e$"]) == [Outcome.RIGHT]
     assert time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        (r"3\sqrt{13}", r"\sqrt{117}", "13"),
+        (r"\pi", r"\pi", "3"),
+        (r"\frac43", r"\frac{4}{3}", "4"),
+        ("p - q", "-q + p", "q - p"),
+        ("6 - 5i", "-5i + 6", "6"),
+        (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)", "3"),
+        ("(3,4]", "(3,4]", "[3,4)"),
+        (r"\text{Evelyn}", r"\text{Evelyn}", r"\text{Eve}"),
+        (r"\$36", "36", "63"),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "2"),
+    ],
+)
+def test_gold_answers_without_dollar_signs_are_read_as_latex(gold, right, wrong):
+    """As MATH and DeepScaleR have them; math-verify alone takes the 13 from the first and nothing from the second."""
+    assert grade([rf"\boxed{{{right}}}", rf"\boxed{{{wrong}}}"], [gold] * 2) == [Outcome.RIGHT, Outcome.WRONG]
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"), [("7 apples", "7"), ("1,000", "1000"), ("12.5%", r"12.5\%"), ("$5$", "5")]
+)
+def test_gold_answers_that_math_verify_reads_by_itself_are_left_to_it(gold, answer):
+    assert grade([rf"\boxed{{{answer}}}"], [gold]) == [Outcome.RIGHT]
