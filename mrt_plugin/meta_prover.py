@@ -147,6 +147,13 @@ class MetaProver:
 
     Raises:
         `ValueError`: If `likelihood` is asked for with a termination after which the answer does not follow at once.
+
+    Example:
+    ```python
+    meta_prover = MetaProver(PolicySampler(model, tokenizer), tokenizer, termination="answer", samples=4)
+    trace = segment(tokenizer, prompt_ids, completion_ids, solution="5", episodes=6)
+    meta_prover.success_probabilities([trace])[0].success_probability  # array([0.25, 0.25, 1.0])
+    ```
     """
 
     def __init__(

@@ -92,6 +92,21 @@ class PolicySampler:
 
     Raises:
         `ValueError`: If a layer of the model does not attend to the whole context.
+
+    Example:
+    ```python
+    >>> from types import SimpleNamespace
+    >>> from transformers import Qwen2Config, Qwen2ForCausalLM
+    >>> sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    >>> model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=2))
+    >>> sampler = PolicySampler(model, SimpleNamespace(pad_token_id=0, eos_token_id=1))
+    >>> trace = [5, 6, 7, 8]
+    >>> prompts = [Prompt(trace, cut=2, suffix=[9]), Prompt(trace, suffix=[9])]  # the trace is read once
+    >>> completions = sampler.sample(prompts, n=3, settings=SamplingSettings(max_new_tokens=4, seed=0))
+    >>> [len(group) for group in completions]
+    [3, 3]
+
+    ```
     """
 
     def __init__(self, model, tokenizer, max_batch_tokens: int = 2**16):

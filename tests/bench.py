@@ -47,7 +47,7 @@ def main():
     def apart():  # the same engine, but every prompt is a trace of its own
         sampler.sample([Prompt(p.token_ids) for p in prompts for _ in range(BRANCHES)], 1, settings)
 
-    def one_by_one():
+    def one_by_one():  # a call for each prefix, whose branches share it
         for prompt in prompts:
             sampler.sample([Prompt(prompt.token_ids)] * BRANCHES, 1, settings)
 
@@ -64,7 +64,7 @@ def main():
     for name, work in {
         "shared cache": shared,
         "full prefill of every branch, one batch": apart,
-        "full prefill of every branch, by prefix": one_by_one,
+        "one prefill for each prefix": one_by_one,
         "decoding alone": decode_only,
     }.items():
         taken = seconds(work)
