@@ -6,13 +6,14 @@ else: what the probabilities are used for (a reward, a kept training row, a regr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from .episodes import CLOSE, OPEN, decode, episode_spans, merge_spans, split_answer, thinking_span, token_boundaries
+from .episodes import CLOSE, decode, split_answer
 from .grading import Outcome, grade
 from .sampling import Prompt, Sampler, SamplingSettings
+from .traces import Trace, tokenize
 
 
 TERMINATIONS = {
@@ -26,34 +27,6 @@ TERMINATIONS = {
 }
 END_OF_TRACE = "\n</think>"
 """With `explain`, all that is appended to a whole trace."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """
-    A thinking trace of G episodes, in tokens.
-
-    Args:
-        token_ids (`list[int]`):
-            The prompt, the opening tag, and the thinking as the policy wrote it.
-        cuts (`list[int]`):
-            G + 1 ascending numbers of tokens: where prefixes 0, ..., G end. Prefix 0 ends where the thinking begins.
-        solution (`str`):
-            Gold answer.
-        ends (`list[int]`, *optional*):
-            Where credit passes from one episode to the next: where the thinking begins, then where the text of each of
-            the G episodes ends. The blank line behind it is not part of it: there the policy decides to go on, and
-            that decision belongs to what it leads to, just as the decision to stop belongs to the answer.
-    """
-
-    token_ids: list[int]
-    cuts: list[int]
-    solution: str
-    ends: list[int] = field(default_factory=list)
-
-    @property
-    def episodes(self) -> int:
-        return len(self.cuts) - 1
 
 
 @dataclass(frozen=True)
@@ -81,46 +54,6 @@ class Measurement:
     samples: int
     tokens: int
     timeouts: int
-
-
-def segment(
-    tokenizer, prompt_ids: Sequence[int], completion_ids: Sequence[int], solution: str, episodes: int
-) -> Trace:
-    r"""
-    Cuts a completion into episodes without moving a token.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer of the policy.
-        prompt_ids (`Sequence[int]`):
-            Token ids of the prompt.
-        completion_ids (`Sequence[int]`):
-            Token ids that the policy wrote.
-        solution (`str`):
-            Gold answer.
-        episodes (`int`):
-            Most episodes to tell apart; where there are more, neighbours are merged evenly.
-
-    Returns:
-        [`Trace`]:
-            The trace. It has no episode if the completion does not think; its only prefix is then an opened, empty
-            thinking.
-    """
-    opening = opening_ids(tokenizer, prompt_ids)
-    completion = decode(tokenizer, completion_ids)
-    span = thinking_span(completion, opened=not opening)
-    if span is None:
-        token_ids = [*prompt_ids, *opening]
-        return Trace(token_ids, [len(token_ids)], solution)
-    start, end = span
-    spans = merge_spans(episode_spans(completion[start:end]), episodes)
-    offsets = [start, *(start + episode_end for _, episode_end in spans)]
-    cuts = token_boundaries(tokenizer, completion_ids, offsets)
-    text_ends = [max(start, len(completion[:offset].rstrip())) for offset in offsets[1:]]
-    ends = [cuts[0], *token_boundaries(tokenizer, completion_ids, text_ends, straddling=False)]
-    shift = len(prompt_ids)
-    token_ids = [*prompt_ids, *completion_ids[: cuts[-1]]]
-    return Trace(token_ids, [shift + cut for cut in cuts], solution, [shift + end for end in ends])
 
 
 class MetaProver:
@@ -291,14 +224,3 @@ def bare_answer(solution: str) -> str:
         if depth == 0:
             return rest[:index].strip()
     return rest.strip()
-
-
-def opening_ids(tokenizer, prompt_ids: Sequence[int]) -> list[int]:
-    """Tokens that open the thinking after a prompt: none where the chat template has done so."""
-    prompt = decode(tokenizer, prompt_ids)
-    return [] if prompt.rfind(OPEN) > prompt.rfind(CLOSE) else tokenize(tokenizer, f"{OPEN}\n")
-
-
-def tokenize(tokenizer, text: str) -> list[int]:
-    """Tokens to append to others: no special ones are added."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]

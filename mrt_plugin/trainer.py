@@ -19,9 +19,10 @@ from trl import GRPOConfig, GRPOTrainer
 from .arguments import MRTArguments
 from .callback import MRTCallback, step_metrics
 from .credit import Start, check_combination, credit_mode, dense_credit, rewards_for, termination_credit
-from .meta_prover import MetaProver, Trace, check_termination, opening_ids, segment, tokenize
+from .meta_prover import MetaProver, check_termination
 from .rewards import completion_text
 from .sampling import PolicySampler, Prompt, SamplingSettings
+from .traces import Trace, opening_ids, segment, tokenize
 from .upstream import generating_policy, text_tokenizer
 
 

@@ -4,8 +4,9 @@ import torch
 from conftest import byte_fallback_tokenizer, tiny_model
 
 from mrt_plugin.episodes import decode
-from mrt_plugin.meta_prover import TERMINATIONS, MetaProver, Trace, bare_answer, opening_ids, segment, tokenize
+from mrt_plugin.meta_prover import TERMINATIONS, MetaProver, bare_answer
 from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.traces import Trace, opening_ids, segment, tokenize
 
 
 FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works.\n"

@@ -2,9 +2,10 @@ import pytest
 from test_meta_prover import Sampler
 
 from mrt_plugin.analysis.regret import Rollout, accuracy_at, regret_at, roll_out
-from mrt_plugin.meta_prover import MetaProver, tokenize
+from mrt_plugin.meta_prover import MetaProver
 from mrt_plugin.progress import normalized_regret
 from mrt_plugin.sampling import SamplingSettings
+from mrt_plugin.traces import tokenize
 
 
 FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works.\n"

@@ -7,9 +7,10 @@ import numpy as np
 
 from ..episodes import decode, split_answer
 from ..grading import Outcome, grade
-from ..meta_prover import MetaProver, opening_ids, segment
+from ..meta_prover import MetaProver
 from ..progress import normalized_regret
 from ..sampling import Prompt, SamplingSettings
+from ..traces import opening_ids, segment
 
 
 @dataclass(frozen=True)
