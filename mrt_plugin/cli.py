@@ -1,7 +1,7 @@
 r"""The `mrt` command: `mrt grpo ...` is `accelerate launch -m mrt_plugin.grpo ...`.
 
 mrt grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml
-mrt grpo --accelerate_config recipes/accelerate_configs/zero3.yaml --config ...
+mrt grpo --accelerate_config accelerate.yaml --config recipe.yaml
 """
 
 import sys

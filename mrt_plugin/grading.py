@@ -76,13 +76,13 @@ def _essence(text: str) -> str:
     # stripped to its content. Two things differ: "final answer is $5$. I hope", and a percent sign after `$...$`.
     if not box or text.count(r"\boxed") > 1 or r"\fbox" in text or "I hope" in text:
         return text
-    content = _up_to_closing_brace(rest)
+    content = up_to_closing_brace(rest)
     if not content.strip() or _PERCENT.search(rest, len(content)):
         return text
     return rf"\boxed{{{content}}}"
 
 
-def _up_to_closing_brace(text: str) -> str:
+def up_to_closing_brace(text: str) -> str:
     """The part of `text` before the brace that closes one opened earlier; empty if there is none."""
     depth = 1
     for brace in re.finditer(r"[{}]", text):

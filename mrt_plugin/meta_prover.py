@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .episodes import CLOSE, decode, split_answer
-from .grading import Outcome, grade
+from .grading import Outcome, grade, up_to_closing_brace
 from .sampling import Prompt, Sampler, SamplingSettings
 from .traces import Trace, tokenize
 
@@ -102,7 +102,6 @@ class MetaProver:
         self.settings = settings or SamplingSettings(max_new_tokens=4096, temperature=0.7)
         self.termination = check_termination(termination, estimator)
         self.estimator = estimator
-        self.termination_ids = tokenize(tokenizer, self.termination)
 
     def success_probabilities(self, traces: Sequence[Trace]) -> list[Measurement]:
         """
@@ -165,8 +164,7 @@ class MetaProver:
 
     def _likelihood(self, prompts, solutions) -> list[tuple[float, float, int, int]]:
         """The same from the probability of the gold answer and of the brace that closes its box."""
-        closing = "}" * self.termination.count("\\boxed{")
-        targets = [tokenize(self.tokenizer, bare_answer(solution) + closing) for solution in solutions]
+        targets = [tokenize(self.tokenizer, bare_answer(solution) + "}") for solution in solutions]
         log_probabilities = self.sampler.score(prompts, targets)
         golds = list(dict.fromkeys(solutions))
         outcomes = dict(zip(golds, grade([f"\\boxed{{{bare_answer(gold)}}}" for gold in golds], golds), strict=True))
@@ -218,9 +216,4 @@ def bare_answer(solution: str) -> str:
     _, box, rest = solution.rpartition("\\boxed{")
     if not box:
         return solution.strip().strip("$").strip()
-    depth = 1
-    for index, character in enumerate(rest):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return rest[:index].strip()
-    return rest.strip()
+    return (up_to_closing_brace(rest) or rest).strip()
