@@ -1,0 +1,247 @@
+r"""Rows of a data set in Parquet files: every row exactly once, whenever the process that builds them is killed.
+
+The rows of a batch stand in one file together with what became of each of its problems, and one rename makes both
+visible. A problem is therefore either finished, with all its rows, or to be built again. Left out: several writers,
+an order of the rows, and merging small files.
+
+`datasets` finds the files by their names. The card does not list them under `configs`: `datasets` would then cache the
+rows under the card and the last part of the folder's name, and show old rows, or another folder's, as if they were
+these. A batch without rows goes into a file that `datasets` does not look for, since it fails on an empty one.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+_KEY = b"mrt_plugin"  # in a file's metadata: the settings' fingerprint and the outcome of the batch
+
+
+class RowStore:
+    """
+    A folder of rows that a data builder fills, batch by batch, and that `datasets.load_dataset` reads. A process that
+    is killed leaves whole batches behind; the next one opens the folder and builds what is missing.
+
+    One process at a time: it holds a lock (`flock`) on `folder/.lock` until it closes the store or ends, however it
+    ends. This needs a file system with locks. A forked child holds the lock as well, as long as it lives.
+
+    Args:
+        folder (`str` or `Path`):
+            Where the rows go. It is made if it is not there.
+        schema (`pa.Schema`):
+            Columns of a row. One is `problem_id`, a string.
+        settings (`dict`):
+            What the rows depend on, as JSON can hold it. Once there are rows, only the same settings and columns can
+            add to them.
+
+    Raises:
+        `ValueError`: If the rows in the folder were built with other settings or columns, or not by a store.
+        `BlockingIOError`: If another store is open on the folder.
+        `OSError`: If the folder cannot be made or written.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> schema = pa.schema({"problem_id": pa.string(), "success": pa.float64()})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with RowStore(folder, schema, {"samples": 4}) as store:
+    ...         store.write([{"problem_id": "p1", "success": 0.5}], {"p1": None, "p2": "no answer"})
+    ...     with RowStore(folder, schema, {"samples": 4}) as store:
+    ...         store.finished()
+    {'p1': None, 'p2': 'no answer'}
+
+    ```
+    """
+
+    def __init__(self, folder: str | Path, schema: pa.Schema, settings: dict):
+        if "problem_id" not in schema.names or schema.field("problem_id").type not in (pa.string(), pa.large_string()):
+            raise ValueError(f"The schema needs a column `problem_id` of strings, but it has {schema.names}.")
+        columns = {f"column {field.name}": str(field.type) for field in schema}
+        self.folder = Path(folder)
+        self.schema = schema
+        self.settings = json.loads(json.dumps(settings | columns))
+        self._data = self.folder / "data"
+        self._outcome = {}
+        self._rows = 0
+        self._data.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder / ".lock")
+        try:
+            self._resume()
+        except BaseException:  # whoever keeps the exception would keep the lock
+            self.close()
+            raise
+
+    def __enter__(self) -> "RowStore":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another store open the folder."""
+        self._lock.close()
+
+    def finished(self) -> dict[str, str | None]:
+        """
+        Problems that need not be built again.
+
+        Returns:
+            `dict[str, str | None]`:
+                For each problem in a finished file, `None` if its rows were kept, else why it was dropped.
+        """
+        return dict(self._outcome)
+
+    def write(self, rows: list[dict], outcome: dict[str, str | None]) -> None:
+        """
+        Adds a batch of problems: all of it, or, after an error or a kill, nothing.
+
+        Args:
+            rows (`list[dict]`):
+                Rows of the problems that are kept, with the columns of the schema.
+            outcome (`dict[str, str | None]`):
+                For each problem of the batch, `None` if its rows are kept, else why it is dropped.
+
+        Raises:
+            `ValueError`: If a problem is finished already, if a row has other columns, or if the problems that have
+                rows are not those that are kept.
+        """
+        if self._lock.closed:
+            raise ValueError(f"{self.folder} is closed; open a new store to write to it.")
+        path = self._data / f"{'train' if rows else '.dropped'}-{_digest(sorted(outcome))}.parquet"
+        self._refuse_doubled(outcome, path)
+        for row in rows:
+            if row.keys() != set(self.schema.names):
+                raise ValueError(f"A row needs the columns {self.schema.names}, but it has {list(row)}.")
+        kept = {problem for problem, reason in outcome.items() if reason is None}
+        if wrong := kept ^ {row["problem_id"] for row in rows}:
+            raise ValueError(f"Problems {_some(wrong)} are kept (outcome None) without rows, or have rows without it.")
+        record = json.dumps({"settings": _digest(self.settings), "outcome": outcome})
+        schema = self.schema.with_metadata({**(self.schema.metadata or {}), _KEY: record})
+        content = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), content)
+        _place(path, content.getvalue())
+        self._outcome.update(outcome)  # visible from here on, even if the sync fails
+        self._rows += len(rows)
+        _sync(self._data)
+
+    def finish(self, title: str, description: str) -> None:
+        """
+        Writes the dataset card, `README.md`: settings, and counts of what is there. To be called at the start as well,
+        so that the rows of an interrupted run have a card.
+
+        Args:
+            title (`str`):
+                Heading.
+            description (`str`):
+                What the rows are, in Markdown.
+        """
+        dropped = Counter(reason for reason in self._outcome.values() if reason is not None)
+        counts = {
+            "problems": len(self._outcome),
+            "problems kept": len(self._outcome) - dropped.total(),
+            **{f"dropped: {_code(reason)}": count for reason, count in dropped.most_common()},
+            "rows": self._rows,
+        }
+        header = f"---\npretty_name: {json.dumps(title, ensure_ascii=False)}\n---"
+        lines = [header, "", f"# {title}", "", description, "", "| setting | value |", "|---|---|"]
+        lines += [f"| {name} | {_code(value)} |" for name, value in self.settings.items()]
+        lines += ["", "| what | count |", "|---|---|"]
+        lines += [f"| {name} | {count} |" for name, count in counts.items()]
+        _place(self.folder / "README.md", ("\n".join(lines) + "\n").encode())
+        _sync(self.folder)
+
+    def _resume(self) -> None:
+        """Removes what a killed process left, and reads what is finished."""
+        paths = sorted(self._data.glob("*.parquet"))
+        stored = self.folder / ".settings.json"
+        if not stored.exists() and (paths or (self.folder / "README.md").exists()):
+            raise ValueError(
+                f"{self.folder} holds another data set (it has no {stored.name}). Take another output_dir."
+            )
+        for leftover in self._data.glob(".*.tmp"):
+            leftover.unlink()
+        if not paths:
+            _place(stored, json.dumps(self.settings, indent=2).encode())
+            _sync(self.folder)
+            return
+        old, new = json.loads(stored.read_bytes()), self.settings
+        changes = [
+            f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
+            for name in old | new
+            if old.get(name, ...) != new.get(name, ...)
+        ]
+        if changes:
+            raise ValueError(
+                f"The rows in {self.folder} were built with other settings ({'; '.join(changes)}). "
+                "Take another output_dir, or delete the folder to build all rows again."
+            )
+        self.settings = old  # equal, but 1 and 1.0 have different fingerprints
+        fingerprint = _digest(old)
+        for path in paths:
+            try:
+                footer = pq.read_metadata(path)
+            except pa.ArrowException as error:
+                raise ValueError(f"{path} is damaged ({error}). Delete it to build its problems again.") from error
+            record = json.loads((footer.metadata or {}).get(_KEY, "{}"))
+            if record.get("settings") != fingerprint:
+                raise ValueError(f"{path} was not built with the settings in {stored}. Move it out of the folder.")
+            self._refuse_doubled(record["outcome"], path)
+            self._outcome.update(record["outcome"])
+            self._rows += footer.num_rows
+
+    def _refuse_doubled(self, outcome: dict[str, str | None], path: Path) -> None:
+        if doubled := outcome.keys() & self._outcome.keys():
+            raise ValueError(f"{path}: problems {_some(doubled)} are finished already, in another file.")
+
+
+def _locked(path: Path):
+    """An open file with a lock, which the kernel releases when the file is closed or the process ends."""
+    file = open(path, "a")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise BlockingIOError(error.errno, "Another process is building into this folder", str(path.parent)) from error
+    return file
+
+
+def _place(path: Path, content: bytes | pa.Buffer) -> None:
+    """Writes a file that is visible only when it is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _sync(folder: Path) -> None:
+    """Makes the names in a folder last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _some(problems: set[str]) -> str:
+    return ", ".join(sorted(problems)[:5]) + (f" and {len(problems) - 5} more" if len(problems) > 5 else "")
+
+
+def _shown(settings: dict, name: str) -> str:
+    return json.dumps(settings[name]) if name in settings else "not set"
+
+
+def _code(value) -> str:
+    """JSON that a cell of a Markdown table can hold: the two characters that end a cell or its code are escaped."""
+    return "`" + json.dumps(value, ensure_ascii=False).replace("`", r"\u0060").replace("|", r"\u007c") + "`"
