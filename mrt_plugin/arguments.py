@@ -61,7 +61,8 @@ class MRTArguments:
         default="explain",
         metadata={
             "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that "
-            "ends in \\boxed{. Anything else is taken as the text; it must contain </think>."
+            "ends in \\boxed{. Anything else is taken as the text: it contains </think>, or, for a model that does not "
+            "think in tags, ends in \\boxed{."
         },
     )
     mrt_estimator: Literal["sample", "likelihood"] = field(

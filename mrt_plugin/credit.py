@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .arguments import MRTArguments
+from .episodes import CLOSE
 from .meta_prover import check_termination
 from .progress import progress
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
@@ -183,7 +184,13 @@ def check_combination(
     """
     prefix = mrt_args.mrt_prefix
     if credit != "none" or mrt_args.mrt_regret_steps:
-        check_termination(mrt_args.mrt_termination, mrt_args.mrt_estimator)
+        tags = CLOSE in check_termination(mrt_args.mrt_termination, mrt_args.mrt_estimator)
+        if not tags and (credit == "dense" or prefix != "dataset" or mrt_args.mrt_regret_steps):
+            raise ValueError(
+                f"mrt_termination without {CLOSE} is for rollouts that go on from the column `prefix`; the episodes of "
+                "a new trace are found between tags. Set mrt_prefix: dataset with mrt_credit: mixed or termination, and "
+                "mrt_regret_steps: 0."
+            )
         if not args.ds3_gather_for_generation:
             raise ValueError("The meta-prover generates on each rank by itself; set ds3_gather_for_generation: true.")
     if prefix == "online" or mrt_args.mrt_regret_steps:

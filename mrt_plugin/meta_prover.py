@@ -190,10 +190,10 @@ def check_termination(termination: str, estimator: str = "sample") -> str:
     ```
     """
     text = TERMINATIONS.get(termination, termination)
-    if CLOSE not in text:
+    if CLOSE not in text and not text.endswith("\\boxed{"):
         raise ValueError(
-            f"mrt_termination must be one of {list(TERMINATIONS)} or a text with {CLOSE} in it, which ends the "
-            f"thinking; got {termination!r}."
+            f"mrt_termination must be one of {list(TERMINATIONS)}, a text with {CLOSE} in it, which ends the "
+            f"thinking, or one that ends with \\boxed{{, where the model does not think in tags; got {termination!r}."
         )
     if estimator == "likelihood" and not text.endswith("\\boxed{"):
         raise ValueError(

@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 from .arguments import MRTArguments, MRTConfig
 from .callback import MRTCallback, step_metrics
 from .credit import Start, dense_credit, prepare, termination_credit
+from .episodes import CLOSE
 from .meta_prover import MetaProver, check_termination
 from .rewards import completion_text
 from .sampling import PolicySampler, Prompt, SamplingSettings
@@ -138,13 +139,12 @@ class MRTTrainer(GRPOTrainer):
     def _dataset_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], float]]:
         tokenizer = text_tokenizer(self)
         prompts = dict(zip(leaders, self.bare_prompt_ids(leaders.values()), strict=True))
-        return {
-            group: (
-                [*opening_ids(tokenizer, prompts[group]), *tokenize(tokenizer, row["prefix"])],
-                row["prefix_success"],
-            )
-            for group, row in leaders.items()
-        }
+        in_tags = CLOSE in check_termination(self.mrt_args.mrt_termination)
+        starts = {}
+        for group, row in leaders.items():
+            opening = opening_ids(tokenizer, prompts[group]) if in_tags else []
+            starts[group] = ([*opening, *tokenize(tokenizer, row["prefix"])], row["prefix_success"])
+        return starts
 
     def _online_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], float]]:
         """One fresh trace for each group, cut after a random number of its episodes, none to all but the last."""

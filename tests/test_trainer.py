@@ -93,7 +93,7 @@ def build(
     return cls(
         model or tiny_model(tokenizer, initializer_range=0.02),
         list(rewards),
-        config(tmp_path, **settings, mrt_termination="answer", **(mrt or {})),
+        config(tmp_path, **settings, **({"mrt_termination": "answer"} | (mrt or {}))),
         train_dataset=data or dataset(),
         eval_dataset=eval_data,
         processing_class=tokenizer,
@@ -284,6 +284,24 @@ def test_mixed_credit_by_hand(tmp_path, tokenizer, scripted):
         for ids, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
     ]
     assert trained == [SECOND + ANSWER.format(5), SECOND + IDLE + ANSWER.format(4), "3}", "5}"]  # no forced text
+
+
+def test_a_model_without_thinking_tags_goes_on_from_its_attempt(tmp_path, tokenizer, scripted):
+    tagless = copy.deepcopy(tokenizer)
+    tagless.chat_template = tokenizer.chat_template.replace("<think>\n", "")
+    stop = "\n\nSo it is \\boxed{"
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset", "mrt_termination": stop}
+    data = dataset(prefix="Node 1: 5 x = 3, x = 2.", prefix_success=0.25)
+    batch = step_inputs(build(tmp_path, tagless, [mrt_accuracy, mrt_progress], data, mrt=mrt))
+    prompt = "<|user|>Find x.<|eos|><|assistant|>Node 1: 5 x = 3, x = 2."
+    texts = [text.replace("<|pad|>", "") for text in tokenizer.batch_decode(batch["prompt_ids"])]
+    assert texts == [prompt, prompt, prompt + stop, prompt + stop]
+
+
+@pytest.mark.parametrize("mrt", [{"mrt_credit": "dense"}, {"mrt_credit": "mixed", "mrt_prefix": "online"}])
+def test_episodes_of_a_new_trace_need_thinking_tags(tmp_path, tokenizer, mrt):
+    with pytest.raises(ValueError, match="found between tags"):
+        build(tmp_path, tokenizer, mrt=mrt | {"mrt_termination": "So it is \\boxed{"})
 
 
 def test_termination_credit_by_hand(tmp_path, tokenizer, scripted):
