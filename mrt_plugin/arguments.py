@@ -7,9 +7,70 @@ from trl import GRPOConfig
 
 
 @dataclass
-class MRTArguments:
+class MetaProverArguments:
     """
-    Arguments of MRT. The `help` of each field says what it does, its unit, and the paper's value.
+    How success probabilities are measured. A field's `help` says what it does, its unit, and the paper's value.
+
+    ```python
+    >>> MetaProverArguments(mrt_samples=8).mrt_estimator
+    'sample'
+
+    ```
+    """
+
+    mrt_episodes: int = field(
+        default=6,
+        metadata={
+            "help": "Most episodes to tell apart in a trace; where there are more, neighbours are merged evenly. The "
+            "authors' online variant: 6."
+        },
+    )
+    mrt_samples: int = field(
+        default=4,
+        metadata={
+            "help": "Answers that the meta-prover draws after each prefix. The authors' online variant: 4; the "
+            "paper's analysis: 8; backtracking: 20."
+        },
+    )
+    mrt_termination: str = field(
+        default="explain",
+        metadata={
+            "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that "
+            "ends in \\boxed{. Anything else is the text itself: it contains </think>, or, for a model that does not "
+            "think in tags, ends in \\boxed{."
+        },
+    )
+    mrt_estimator: Literal["sample", "likelihood"] = field(
+        default="sample",
+        metadata={
+            "help": "'sample' (the paper's): J is the share of drawn answers that are right. 'likelihood' (ours): J "
+            "is the probability of the gold answer, from one forward pass; the termination must end in \\boxed{."
+        },
+    )
+    mrt_answer_tokens: int = field(
+        default=4096,
+        metadata={"help": "Most tokens of a meta-prover's answer. The paper's analysis: 4096."},
+    )
+    mrt_answer_temperature: float = field(
+        default=0.7,
+        metadata={"help": "Temperature of the meta-prover's answers. The paper's analysis: 0.7."},
+    )
+
+    def __post_init__(self):
+        for name in ("mrt_episodes", "mrt_samples", "mrt_answer_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.mrt_answer_temperature < 0:
+            raise ValueError(f"mrt_answer_temperature must not be negative, got {self.mrt_answer_temperature}.")
+        check_choices(self, MetaProverArguments)
+        if hasattr(super(), "__post_init__"):  # of the configuration that these fields are added to
+            super().__post_init__()
+
+
+@dataclass
+class MRTArguments(MetaProverArguments):
+    """
+    Arguments of training with MRT, beside those of [`MetaProverArguments`].
 
     ```python
     >>> MRTArguments(mrt_credit="mixed", mrt_prefix="online").mrt_alpha
@@ -43,43 +104,6 @@ class MRTArguments:
             "backtracking and gives none for open-ended RL; the authors' online variant uses 1."
         },
     )
-    mrt_episodes: int = field(
-        default=6,
-        metadata={
-            "help": "Most episodes to tell apart in a trace; where there are more, neighbours are merged evenly. The "
-            "authors' online variant: 6."
-        },
-    )
-    mrt_samples: int = field(
-        default=4,
-        metadata={
-            "help": "Answers that the meta-prover draws after each prefix. The authors' online variant: 4; the "
-            "paper's analysis: 8; backtracking: 20."
-        },
-    )
-    mrt_termination: str = field(
-        default="explain",
-        metadata={
-            "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that "
-            "ends in \\boxed{. Anything else is taken as the text: it contains </think>, or, for a model that does not "
-            "think in tags, ends in \\boxed{."
-        },
-    )
-    mrt_estimator: Literal["sample", "likelihood"] = field(
-        default="sample",
-        metadata={
-            "help": "'sample' (the paper's): J is the share of drawn answers that are right. 'likelihood' (ours): J "
-            "is the probability of the gold answer, from one forward pass; the termination must end in \\boxed{."
-        },
-    )
-    mrt_answer_tokens: int = field(
-        default=4096,
-        metadata={"help": "Most tokens of a meta-prover's answer. The paper's analysis: 4096."},
-    )
-    mrt_answer_temperature: float = field(
-        default=0.7,
-        metadata={"help": "Temperature of the meta-prover's answers. The paper's analysis: 0.7."},
-    )
     mrt_length_alpha: float = field(
         default=0.1,
         metadata={
@@ -97,20 +121,23 @@ class MRTArguments:
     )
 
     def __post_init__(self):
-        for name in ("mrt_episodes", "mrt_samples", "mrt_answer_tokens", "mrt_regret_problems"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("mrt_alpha", "mrt_answer_temperature", "mrt_regret_steps"):
+        if self.mrt_regret_problems < 1:
+            raise ValueError(f"mrt_regret_problems must be at least 1, got {self.mrt_regret_problems}.")
+        for name in ("mrt_alpha", "mrt_regret_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if not 0 <= self.mrt_length_alpha < 1:
             raise ValueError(f"mrt_length_alpha must be in [0, 1), got {self.mrt_length_alpha}.")
-        for name in ("mrt_credit", "mrt_prefix", "mrt_estimator"):
-            choices = get_args(MRTArguments.__annotations__[name])
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {list(choices)}, got {getattr(self, name)!r}.")
-        if hasattr(super(), "__post_init__"):  # of the configuration that these fields are added to
-            super().__post_init__()
+        check_choices(self, MRTArguments)
+        super().__post_init__()
+
+
+def check_choices(arguments, dataclass_type: type) -> None:
+    """Raises a `ValueError` if a field that the dataclass declares with `Literal` has another value."""
+    for name, annotation in dataclass_type.__annotations__.items():
+        choices = get_args(annotation)
+        if choices and getattr(arguments, name) not in choices:
+            raise ValueError(f"{name} must be one of {list(choices)}, got {getattr(arguments, name)!r}.")
 
 
 @dataclass

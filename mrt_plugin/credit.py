@@ -187,9 +187,9 @@ def check_combination(
         tags = CLOSE in check_termination(mrt_args.mrt_termination, mrt_args.mrt_estimator)
         if not tags and (credit == "dense" or prefix != "dataset" or mrt_args.mrt_regret_steps):
             raise ValueError(
-                f"mrt_termination without {CLOSE} is for rollouts that go on from the column `prefix`; the episodes of "
-                "a new trace are found between tags. Set mrt_prefix: dataset with mrt_credit: mixed or termination, and "
-                "mrt_regret_steps: 0."
+                f"mrt_termination without {CLOSE} is for rollouts that go on from the column `prefix`; the episodes "
+                "of a new trace are found between tags. Set mrt_prefix: dataset with mrt_credit: mixed or termination, "
+                "and mrt_regret_steps: 0."
             )
         if not args.ds3_gather_for_generation:
             raise ValueError("The meta-prover generates on each rank by itself; set ds3_gather_for_generation: true.")

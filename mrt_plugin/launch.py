@@ -46,6 +46,11 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
     chosen, arguments = chooser.parse_known_args(arguments)  # of the process where there are none
     if chosen.upstream == "open-r1":
         dataclass_types, main = importlib.import_module(".open_r1", __package__).LAUNCHERS[task]
+    run_recipe(task, dataclass_types, main, arguments)
+
+
+def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str]) -> None:
+    """Calls `main` with what the recipe and the command line say; a `ValueError` names the recipe."""
     try:
         main(*RecipeParser(dataclass_types, prog=f"mrt {task}").parse_args_and_config(arguments))
     except ValueError as error:
@@ -54,8 +59,8 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
 
 
 @dataclass
-class RecipeArguments(ScriptArguments):
-    """Fields of Open-R1's recipes that TRL does not have, and that our launchers know on both tasks."""
+class DataArguments(ScriptArguments):
+    """Fields of Open-R1's recipes that TRL does not have: what is read, and how it is shown to the model."""
 
     dataset_mixture: dict | None = field(
         default=None,
@@ -65,6 +70,12 @@ class RecipeArguments(ScriptArguments):
         },
     )
     chat_template: str | None = field(default=None, metadata={"help": "Chat template to use instead of the model's."})
+
+
+@dataclass
+class RecipeArguments(DataArguments):
+    """Fields of Open-R1's recipes that TRL does not have, and that our launchers know on both tasks."""
+
     callbacks: list[str] = field(
         default_factory=list,
         metadata={"help": "Known: mrt_progress, which MRTTrainer adds by itself."},

@@ -7,6 +7,7 @@ else: what the probabilities are used for (a reward, a kept training row, a regr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,9 @@ class Measurement:
             call share are paid for by the first.
         timeouts (`int`):
             Answers without a verdict; they do not count in J.
+        right_answers (`tuple[str | None, ...]` of length G + 1):
+            After each prefix, the first right answer that was not cut by length: what follows `</think>`. `None`
+            where there is none, or where answers were scored and not drawn.
     """
 
     success_probability: np.ndarray
@@ -54,6 +58,17 @@ class Measurement:
     samples: int
     tokens: int
     timeouts: int
+    right_answers: tuple[str | None, ...] = ()
+
+
+class _Estimate(NamedTuple):
+    """Of one prefix; fields as in [`Measurement`]."""
+
+    success_probability: float
+    answer_tokens: float
+    tokens: int
+    timeouts: int
+    right_answer: str | None
 
 
 class MetaProver:
@@ -125,7 +140,8 @@ class MetaProver:
 
         measurements, paid = [], set()
         for trace_keys in keys:
-            values, answer_tokens, tokens, timeouts = zip(*(estimates[key] for key in trace_keys), strict=True)
+            mine = [estimates[key] for key in trace_keys]
+            values, answer_tokens, tokens, timeouts, right_answers = zip(*mine, strict=True)
             new = [key not in paid for key in trace_keys]
             paid.update(trace_keys)
             measurements.append(
@@ -135,6 +151,7 @@ class MetaProver:
                     self.samples if self.estimator == "sample" else 0,
                     int(np.dot(tokens, new)),
                     int(np.dot(timeouts, new)),
+                    right_answers,
                 )
             )
         return measurements
@@ -142,8 +159,8 @@ class MetaProver:
     def _suffix(self, whole: bool) -> str:
         return END_OF_TRACE if whole and self.termination == TERMINATIONS["explain"] else self.termination
 
-    def _sample(self, prompts, solutions) -> list[tuple[float, float, int, int]]:
-        """(J, mean answer tokens, tokens spent, time-outs) of each prompt, from drawn answers."""
+    def _sample(self, prompts, solutions) -> list[_Estimate]:
+        """Estimates from drawn answers."""
         completions = self.sampler.sample(prompts, self.samples, self.settings)
         # The answer's box may have been opened by the termination.
         answers = [
@@ -154,29 +171,43 @@ class MetaProver:
         outcomes = grade(answers, [solution for solution in solutions for _ in range(self.samples)])
         estimates = []
         for index, drawn in enumerate(completions):
-            mine = outcomes[index * self.samples : (index + 1) * self.samples]
+            rows = slice(index * self.samples, (index + 1) * self.samples)
+            mine = outcomes[rows]
             graded = [outcome for outcome in mine if outcome not in (Outcome.TIMED_OUT, Outcome.UNPARSEABLE_GOLD)]
             right = sum(outcome is Outcome.RIGHT for outcome in graded)
             tokens = sum(map(len, drawn))
             timeouts = sum(outcome is Outcome.TIMED_OUT for outcome in mine)
-            estimates.append((right / len(graded) if graded else np.nan, tokens / len(drawn), tokens, timeouts))
+            ended = [
+                answer
+                for answer, outcome, token_ids in zip(answers[rows], mine, drawn, strict=True)
+                if outcome is Outcome.RIGHT and len(token_ids) < self.settings.max_new_tokens
+            ]
+            value = right / len(graded) if graded else np.nan
+            estimates.append(_Estimate(value, tokens / len(drawn), tokens, timeouts, next(iter(ended), None)))
         return estimates
 
-    def _likelihood(self, prompts, solutions) -> list[tuple[float, float, int, int]]:
-        """The same from the probability of the gold answer and of the brace that closes its box."""
+    def _likelihood(self, prompts, solutions) -> list[_Estimate]:
+        """Estimates from the probability of the gold answer and of the brace that closes its box."""
         targets = [tokenize(self.tokenizer, bare_answer(solution) + "}") for solution in solutions]
         log_probabilities = self.sampler.score(prompts, targets)
         golds = list(dict.fromkeys(solutions))
         outcomes = dict(zip(golds, grade([f"\\boxed{{{bare_answer(gold)}}}" for gold in golds], golds), strict=True))
         return [
-            (
+            _Estimate(
                 np.nan if outcomes[solution] is Outcome.UNPARSEABLE_GOLD else float(np.exp(value)),
                 len(target),
                 len(prompt.suffix) + len(target),
                 0,
+                None,
             )
             for value, target, prompt, solution in zip(log_probabilities, targets, prompts, solutions, strict=True)
         ]
+
+
+def meta_prover(args, sampler: Sampler, tokenizer, seed: int | None = None) -> MetaProver:
+    """The meta-prover that [`~mrt_plugin.arguments.MetaProverArguments`] describe."""
+    settings = SamplingSettings(args.mrt_answer_tokens, args.mrt_answer_temperature, seed=seed)
+    return MetaProver(sampler, tokenizer, args.mrt_termination, args.mrt_estimator, args.mrt_samples, settings)
 
 
 def check_termination(termination: str, estimator: str = "sample") -> str:

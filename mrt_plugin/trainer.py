@@ -19,7 +19,7 @@ from .arguments import MRTArguments, MRTConfig
 from .callback import MRTCallback, step_metrics
 from .credit import Start, dense_credit, prepare, termination_credit
 from .episodes import CLOSE
-from .meta_prover import MetaProver, check_termination
+from .meta_prover import MetaProver, check_termination, meta_prover
 from .rewards import completion_text
 from .sampling import PolicySampler, Prompt, SamplingSettings
 from .traces import Trace, opening_ids, segment, tokenize
@@ -81,11 +81,7 @@ class MRTTrainer(GRPOTrainer):
 
     def meta_prover(self, sampler, seed: int | None = None) -> MetaProver:
         """The meta-prover that the arguments describe, on a sampler of the live policy."""
-        mrt = self.mrt_args
-        settings = SamplingSettings(mrt.mrt_answer_tokens, mrt.mrt_answer_temperature, seed=seed)
-        return MetaProver(
-            sampler, text_tokenizer(self), mrt.mrt_termination, mrt.mrt_estimator, mrt.mrt_samples, settings
-        )
+        return meta_prover(self.mrt_args, sampler, text_tokenizer(self), seed)
 
     def _measure(self, traces: list[Trace]):
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
