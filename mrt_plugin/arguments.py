@@ -1,7 +1,7 @@
 r"""Every knob of the package, once. `TrlParser` reads them from a recipe or from the command line."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, get_args, get_origin
 
 from trl import GRPOConfig
 
@@ -136,7 +136,7 @@ def check_choices(arguments, dataclass_type: type) -> None:
     """Raises a `ValueError` if a field that the dataclass declares with `Literal` has another value."""
     for name, annotation in dataclass_type.__annotations__.items():
         choices = get_args(annotation)
-        if choices and getattr(arguments, name) not in choices:
+        if get_origin(annotation) is Literal and getattr(arguments, name) not in choices:
             raise ValueError(f"{name} must be one of {list(choices)}, got {getattr(arguments, name)!r}.")
 
 

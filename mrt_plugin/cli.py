@@ -2,25 +2,33 @@ r"""The `mrt` command: `mrt grpo ...` is `accelerate launch -m mrt_plugin.grpo .
 
 mrt grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml
 mrt grpo --accelerate_config accelerate.yaml --config recipe.yaml
+mrt star --config recipes/tiny-cpu/star/data_mrt.yaml
 """
 
 import sys
+from importlib import import_module
 
 
-COMMANDS = {"grpo": "train with GRPO or MRT", "sft": "fine-tune on demonstrations or on STaR rows"}
+TRAINING = {"grpo": "train with GRPO or MRT", "sft": "fine-tune on demonstrations or on STaR rows"}
+DATA = {
+    "star": "build STaR rows for sft",
+    "prefixes": "build prefixes for grpo",
+    "backtracking": "build rows of backtracking search",
+}
 
 
 def main() -> None:
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] not in COMMANDS:
-        lines = [f"  {name:6} {what}" for name, what in COMMANDS.items()]
+    if not arguments or arguments[0] not in TRAINING | DATA:
+        lines = [f"  {name:13} {what}" for name, what in (TRAINING | DATA).items()]
         print("usage: mrt COMMAND [--accelerate_config FILE] --config RECIPE [--field value ...]\n", *lines, sep="\n")
-        print("\n`mrt COMMAND --help` lists the fields.")
+        print("\n`mrt COMMAND --help` lists the fields; --accelerate_config is for grpo and sft.")
         sys.exit(arguments[:1] not in ([], ["-h"], ["--help"]))
     command, *arguments = arguments
+    if command in DATA:
+        import_module(f"mrt_plugin.data.{command}").run(arguments)
+        return
     if {"-h", "--help"} & set(arguments):
-        from importlib import import_module
-
         import_module(f"mrt_plugin.{command}").run(arguments)
         return
     from accelerate.commands.launch import launch_command, launch_command_parser
@@ -28,7 +36,7 @@ def main() -> None:
     accelerate = []
     if "--accelerate_config" in arguments:
         position = arguments.index("--accelerate_config")
-        accelerate = ["--config_file", arguments[position + 1]]
+        accelerate = ["--config_file", *arguments[position + 1 : position + 2]]
         del arguments[position : position + 2]
     launch_command(launch_command_parser().parse_args([*accelerate, "-m", f"mrt_plugin.{command}", *arguments]))
 

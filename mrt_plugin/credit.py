@@ -188,7 +188,7 @@ def check_combination(
         if not tags and (credit == "dense" or prefix != "dataset" or mrt_args.mrt_regret_steps):
             raise ValueError(
                 f"mrt_termination without {CLOSE} is for rollouts that go on from the column `prefix`; the episodes "
-                "of a new trace are found between tags. Set mrt_prefix: dataset with mrt_credit: mixed or termination, "
+                "of a new trace are found between tags. Set mrt_prefix: dataset, mrt_credit: mixed or termination, "
                 "and mrt_regret_steps: 0."
             )
         if not args.ds3_gather_for_generation:

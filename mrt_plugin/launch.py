@@ -130,10 +130,17 @@ def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tup
         splits = load_mixture(script_args.dataset_mixture)
     elif script_args.dataset_name:
         streaming = {"streaming": script_args.dataset_streaming} if TRL_1 else {}
-        splits = load_dataset(script_args.dataset_name, name=script_args.dataset_config, **streaming)
+        splits = _load(script_args.dataset_name, name=script_args.dataset_config, **streaming)
     else:
         raise ValueError("No data: set dataset_name to a data set of the Hub or to a local folder.")
     return check_splits(splits, script_args, prompt_column, wants_eval)
+
+
+def _load(path: str, **kwargs):
+    try:
+        return load_dataset(path, **kwargs)
+    except StopIteration as error:  # of `datasets`, on a JSON file of no bytes
+        raise ValueError(f"{path} holds an empty file.") from error
 
 
 def check_splits(
@@ -157,7 +164,7 @@ def load_mixture(mixture: dict) -> DatasetDict:
     seed, parts = mixture.get("seed", 0), []
     for entry in mixture.get("datasets", []):
         check_known("dataset_mixture", entry, ["id", "config", "split", "columns", "weight"])
-        part = load_dataset(entry["id"], entry.get("config"), split=entry.get("split", "train"))
+        part = _load(entry["id"], name=entry.get("config"), split=entry.get("split", "train"))
         if entry.get("columns") is not None:
             check_known("dataset_mixture", entry["columns"], part.column_names)
             part = part.select_columns(entry["columns"])

@@ -1,0 +1,300 @@
+r"""Backtracking search: warm-start rows and prefixes for RL (section 6 and Figs. 13 to 15 of arXiv 2503.07572).
+
+    python -m mrt_plugin.data.backtracking --config recipes/Llama-3.1-8B-Instruct/backtracking/data_backtrack.yaml
+
+Problem -> step-labelled attempts -> one row, by scheme:
+
+- `star`: a right attempt;
+- `rise`: failed attempts and a right one, stitched at random;
+- `backtrack` (MRT's warm start): a failed attempt, a backtrack to the step whose prefix has the highest success
+  probability (`mrt_samples` rollouts from each), and a right path from there;
+- `mrt` (STaR on the warm-started model): a response that backtracks and gets it right, by the backtrack's progress;
+- `rl`: a first attempt of the warm-started model, and its J under forced termination.
+
+Rows of the first four are plain strings: `prompt`, the rendered conversation and all that is context, and
+`completion`, the suffix, on which alone SFT puts its loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from trl import ModelConfig
+
+from ..arguments import MetaProverArguments, check_choices
+from ..episodes import decode, token_boundaries
+from ..grading import Outcome, grade
+from ..meta_prover import MetaProver, check_termination, meta_prover
+from ..sampling import Prompt
+from ..traces import Trace, tokenize
+from .builder import BuilderArguments, Policy, Problem, launch_builder, rollout_settings, run_builder, usable
+from .steps import backtrack, best_step, episodes_of, parse_steps, rise, star
+
+
+TEXT, NUMBER = pa.string(), pa.float64()
+COMMON = {"problem_id": TEXT, "problem": TEXT, "solution": TEXT}
+SFT_SCHEMA = pa.schema(
+    # J after 0, 1, ... steps (`backtrack`), or before and after the backtrack (`mrt`)
+    {**COMMON, "prompt": TEXT, "completion": TEXT, "success_probabilities": pa.list_(NUMBER), "tokens": pa.int64()}
+)
+RL_SCHEMA = pa.schema({**COMMON, "prefix": TEXT, "prefix_success": NUMBER})
+
+
+@dataclass
+class BacktrackingArguments(BuilderArguments):
+    """Arguments of the backtracking builder."""
+
+    scheme: Literal["star", "rise", "backtrack", "mrt", "rl"] = field(
+        default="backtrack",
+        metadata={"help": "Which rows: star, rise and backtrack for the warm start, mrt or rl after it."},
+    )
+    max_length: int = field(
+        default=4096, metadata={"help": "Rows with more tokens are dropped and counted. The paper: 4096."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choices(self, BacktrackingArguments)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A response: its text, its token ids without the end-of-sequence token, and how it went."""
+
+    text: str
+    token_ids: list[int]
+    ended: bool
+    outcome: Outcome
+
+    @property
+    def right(self) -> bool:
+        return self.ended and self.outcome is Outcome.RIGHT
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome in (Outcome.WRONG, Outcome.NO_ANSWER)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is context, what is trained, and the success probabilities that decided it."""
+
+    context: str
+    suffix: str
+    success: Sequence[float] | None = None
+
+
+class Dropped(Exception):
+    """Why no row can be made of a problem's attempts."""
+
+
+def build(
+    problems: Sequence[Problem], policy: Policy, seed: int, args: BacktrackingArguments, mrt_args: MetaProverArguments
+) -> tuple[list[dict], dict[str, str | None]]:
+    """Rows of backtracking search. The setting `scheme` says which; loss belongs on `completion` alone."""
+    stop = len(tokenize(policy.tokenizer, check_termination(mrt_args.mrt_termination)))
+    # A rollout from a step's prefix may be as long as the attempt before it.
+    tokens = args.max_completion_length + max(args.max_completion_length, stop + mrt_args.mrt_answer_tokens)
+    prompts, outcome = usable(problems, policy, tokens)
+    drawn = draw(policy, list(prompts), [Prompt(ids) for ids in prompts.values()], args.num_generations, args, seed)
+    attempts = dict(zip(prompts, drawn, strict=True))
+    if args.scheme == "star":
+        found = {problem: star_row(mine) for problem, mine in attempts.items()}
+    elif args.scheme == "rise":
+        found = {problem: rise_row(mine, problem.random(args.seed)) for problem, mine in attempts.items()}
+    elif args.scheme == "backtrack":
+        found = backtrack_rows(attempts, prompts, policy, args, mrt_args.mrt_samples, seed + 1)
+    else:
+        prover = meta_prover(mrt_args, policy.sampler, policy.tokenizer, seed + 1)
+        found = (mrt_rows if args.scheme == "mrt" else rl_rows)(attempts, prompts, prover)
+    rows = []
+    for problem, row in found.items():
+        if isinstance(row, Row):
+            row = sft_row(problem, row, policy.tokenizer, args.max_length)
+        outcome[problem.id] = str(row) if isinstance(row, Dropped) else None
+        if not isinstance(row, Dropped):
+            rows.append({"problem_id": problem.id, "problem": problem.text, "solution": problem.solution, **row})
+    return rows, outcome
+
+
+def draw(policy: Policy, problems: Sequence[Problem], prompts: Sequence[Prompt], n: int, args, seed: int):
+    """`n` graded rollouts from each prompt, which belongs to the problem at its place."""
+    settings = rollout_settings(args, seed)
+    completions = policy.sampler.sample(prompts, n, settings)
+    texts = [[decode(policy.tokenizer, token_ids) for token_ids in group] for group in completions]
+    golds = [problem.solution for problem in problems for _ in range(n)]
+    outcomes = iter(grade([text for group in texts for text in group], golds))
+    special = set(policy.tokenizer.all_special_ids)
+    return [
+        [
+            Attempt(
+                text,
+                [token for token in token_ids if token not in special],
+                len(token_ids) < settings.max_new_tokens,
+                next(outcomes),
+            )
+            for text, token_ids in zip(*group, strict=True)
+        ]
+        for group in zip(texts, completions, strict=True)
+    ]
+
+
+def star_row(attempts: Sequence[Attempt]) -> Row | Dropped:
+    right = [attempt.text for attempt in attempts if attempt.right]
+    return Row(*star(right[0])) if right else Dropped("no attempt is right")
+
+
+def rise_row(attempts: Sequence[Attempt], generator) -> Row | Dropped:
+    right = [attempt.text for attempt in attempts if attempt.right]
+    failed = [attempt.text for attempt in attempts if attempt.failed]
+    if not right or not failed:
+        return Dropped("no attempt is right" if not right else "no attempt failed")
+    return Row(*rise(generator.sample(failed, generator.randint(1, len(failed))), generator.choice(right)))
+
+
+def backtrack_rows(
+    attempts: dict[Problem, list[Attempt]], prompts: dict, policy: Policy, args, samples: int, seed: int
+) -> dict[Problem, Row | Dropped]:
+    """Each problem's first failed attempt with usable steps, rolled out from every step's prefix in one call."""
+    found, chosen, branches = {}, {}, []
+    for problem, mine in attempts.items():
+        failed = [(attempt, parse_steps(attempt.text)) for attempt in mine if attempt.failed]
+        usable_ones = [pair for pair in failed if pair[1].usable]
+        if not usable_ones:
+            why = f"no failed attempt has usable steps: {failed[0][1].problems[0]}" if failed else "no attempt failed"
+            found[problem] = Dropped(why)
+            continue
+        attempt, solution = chosen[problem] = usable_ones[0]
+        trace = [*prompts[problem], *attempt.token_ids]
+        ends = [0, *(step.end for step in solution.steps[:-1])]
+        cuts = [0, *token_boundaries(policy.tokenizer, attempt.token_ids, ends, straddling=False)[1:]]
+        branches += [(problem, Prompt(trace, len(prompts[problem]) + cut)) for cut in cuts]
+    drawn = draw(policy, [problem for problem, _ in branches], [prompt for _, prompt in branches], samples, args, seed)
+    rollouts: dict[Problem, list[list[Attempt]]] = {}
+    for (problem, _), group in zip(branches, drawn, strict=True):
+        rollouts.setdefault(problem, []).append(group)
+    for problem, (attempt, solution) in chosen.items():
+        success = [success_probability(group) for group in rollouts[problem]]
+        found[problem] = backtrack_row(attempt, solution, success, rollouts[problem])
+    return found
+
+
+def backtrack_row(attempt: Attempt, solution, success: list[float], rollouts: list[list[Attempt]]) -> Row | Dropped:
+    if np.isnan(success).all() or not np.nanmax(success) > 0:
+        return Dropped("no step's prefix leads to a right answer")
+    best = best_step([*success, np.nan])
+    for continuation in rollouts[best]:
+        try:
+            if continuation.right:
+                return Row(*backtrack(attempt.text, solution, best, continuation.text.strip()), success)
+        except ValueError:  # its steps are not numbered on from the best step
+            continue
+    return Dropped("no right path from the best step numbers its steps on")
+
+
+def success_probability(rollouts: Sequence[Attempt]) -> float:
+    """J of the prefix that the rollouts go on from; NaN where none could be graded."""
+    graded = [
+        attempt.outcome is Outcome.RIGHT for attempt in rollouts if attempt.failed or attempt.outcome is Outcome.RIGHT
+    ]
+    return float(np.mean(graded)) if graded else float("nan")
+
+
+def mrt_rows(
+    attempts: dict[Problem, list[Attempt]], prompts: dict, prover: MetaProver
+) -> dict[Problem, Row | Dropped]:
+    """Of each problem's right responses that backtrack once, the one whose backtrack makes the most progress."""
+    candidates = [
+        (problem, attempt, episodes)
+        for problem, mine in attempts.items()
+        for attempt in mine
+        if attempt.right and (episodes := episodes_of(attempt.text)) and episodes[2]
+    ]
+    traces = []
+    for problem, attempt, (first, back, _) in candidates:
+        cuts = token_boundaries(prover.tokenizer, attempt.token_ids, [len(first), len(first) + len(back)])
+        traces.append(_trace(prompts[problem], attempt.token_ids, cuts, problem.solution))
+    best: dict[Problem, tuple[float, Row]] = {}
+    for (problem, _, (first, back, corrected)), measurement in zip(
+        candidates, prover.success_probabilities(traces), strict=True
+    ):
+        before, after = success = measurement.success_probability.tolist()
+        if after - before > best.get(problem, (0.0,))[0]:
+            best[problem] = (after - before, Row(first, back + corrected, success))
+    return {
+        p: best[p][1] if p in best else Dropped("no right response makes progress by a backtrack") for p in attempts
+    }
+
+
+def rl_rows(
+    attempts: dict[Problem, list[Attempt]], prompts: dict, prover: MetaProver
+) -> dict[Problem, dict | Dropped]:
+    """Each problem's first attempt that came to an end, and its J."""
+    firsts = {}
+    for problem, mine in attempts.items():
+        for attempt in mine:
+            episodes = episodes_of(attempt.text)
+            if episodes or attempt.ended:
+                firsts[problem] = (episodes[0] if episodes else attempt.text, attempt)
+                break
+    traces = []
+    for problem, (first, attempt) in firsts.items():
+        cuts = token_boundaries(prover.tokenizer, attempt.token_ids, [len(first)])
+        traces.append(_trace(prompts[problem], attempt.token_ids, cuts, problem.solution))
+    found = dict.fromkeys(attempts, Dropped("no attempt came to an end"))
+    for (problem, (first, _)), measurement in zip(firsts.items(), prover.success_probabilities(traces), strict=True):
+        success = float(measurement.success_probability[0])
+        found[problem] = {"prefix": first, "prefix_success": success}
+        if np.isnan(success):
+            found[problem] = Dropped("no answer of the meta-prover could be graded")
+    return found
+
+
+def _trace(prompt_ids: list[int], token_ids: list[int], cuts: list[int], solution: str) -> Trace:
+    shift = len(prompt_ids)
+    return Trace([*prompt_ids, *token_ids[: cuts[-1]]], [shift + cut for cut in cuts], solution)
+
+
+def sft_row(problem: Problem, row: Row, tokenizer, max_length: int) -> dict | Dropped:
+    """A row for SFT with the conversation rendered, which TRL leaves as it is but for what the tokenizer adds."""
+    conversation = tokenizer.apply_chat_template(problem.messages, tokenize=False, add_generation_prompt=True)
+    adds_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+    if adds_bos:  # or there would be two
+        conversation = conversation.removeprefix(tokenizer.bos_token)
+    context = conversation + row.context
+    text = context + row.suffix + tokenizer.eos_token
+    token_ids = tokenizer(text)["input_ids"]
+    if len(token_ids) > max_length:
+        return Dropped(f"the row has more than {max_length} tokens")
+    # One token may hold the end of the context and the blank line behind it, where the policy decides to go on. That
+    # decision is to be learned, so such a token belongs to the completion.
+    for boundary in range(len(context), max(len(context) - 32, 0), -1):
+        prompt_ids = tokenizer(text[:boundary])["input_ids"]
+        if prompt_ids == token_ids[: len(prompt_ids)]:
+            return {
+                "prompt": text[:boundary],
+                "completion": text[boundary:],
+                "success_probabilities": row.success,
+                "tokens": len(token_ids),
+            }
+    return Dropped("no token ends where the context does")
+
+
+def main(args: BacktrackingArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
+    if args.scheme in ("mrt", "rl") and mrt_args.mrt_termination == "explain":
+        raise ValueError(
+            f"scheme: {args.scheme} forces a response without thinking tags to stop; set mrt_termination to a text "
+            "that ends in \\boxed{."
+        )
+    run_builder(build, RL_SCHEMA if args.scheme == "rl" else SFT_SCHEMA, args, model_args, mrt_args)
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs a recipe; `arguments` are those of the command line."""
+    launch_builder("backtracking", BacktrackingArguments, main, arguments)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,85 @@
+r"""Prefixes for RL: where `mrt_prefix: dataset` starts its rollouts (Fig. 6, right, of arXiv 2503.07572).
+
+    python -m mrt_plugin.data.prefixes --config recipes/DeepSeek-R1-Distill-Qwen-1.5B/prefixes/data_mrt.yaml
+
+Problem -> rollout -> its first j episodes, j being random -> success probability there. One row for each rollout.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from ..arguments import MetaProverArguments
+from ..episodes import decode
+from ..meta_prover import check_termination, meta_prover
+from ..sampling import Prompt
+from ..traces import Trace, segment, tokenize
+from .builder import BuilderArguments, Policy, Problem, launch_builder, rollout_settings, run_builder, usable
+from .star import MESSAGES
+
+
+SCHEMA = pa.schema(
+    {
+        "problem_id": pa.string(),
+        "trace": pa.int64(),  # which of the problem's rollouts
+        "prompt": MESSAGES,
+        "problem": pa.string(),
+        "solution": pa.string(),
+        "prefix": pa.string(),  # thinking text, without the tag that opens it
+        "prefix_success": pa.float64(),  # J
+        "prefix_episodes": pa.int64(),  # j
+        "episodes": pa.int64(),  # G
+    }
+)
+
+
+def build(
+    problems: Sequence[Problem], policy: Policy, seed: int, args: BuilderArguments, mrt_args: MetaProverArguments
+) -> tuple[list[dict], dict[str, str | None]]:
+    """Prefixes of thinking for RL: `prefix`, cut after a random number of episodes, and its J in `prefix_success`."""
+    tokenizer = policy.tokenizer
+    stop = len(tokenize(tokenizer, check_termination(mrt_args.mrt_termination)))
+    prompts, outcome = usable(problems, policy, args.max_completion_length + stop + mrt_args.mrt_answer_tokens)
+    drawn = policy.sampler.sample(
+        [Prompt(ids) for ids in prompts.values()], args.num_generations, rollout_settings(args, seed)
+    )
+    found, traces = [], []
+    for (problem, prompt_ids), completions in zip(prompts.items(), drawn, strict=True):
+        generator = problem.random(seed=args.seed)
+        for index, completion in enumerate(completions):
+            whole = segment(tokenizer, prompt_ids, completion, problem.solution, mrt_args.mrt_episodes)
+            episodes = generator.randrange(max(whole.episodes, 1))  # none to all but the last
+            cut = whole.cuts[episodes]
+            traces.append(Trace(whole.token_ids[:cut], [cut], problem.solution))
+            found.append(
+                {
+                    "problem_id": problem.id,
+                    "trace": index,
+                    "prompt": problem.messages,
+                    "problem": problem.text,
+                    "solution": problem.solution,
+                    "prefix": decode(tokenizer, whole.token_ids[whole.cuts[0] : cut]),
+                    "prefix_episodes": episodes,
+                    "episodes": whole.episodes,
+                }
+            )
+    measurements = meta_prover(mrt_args, policy.sampler, tokenizer, seed + 1).success_probabilities(traces)
+    rows = [
+        {**row, "prefix_success": float(measurement.success_probability[0])}
+        for row, measurement in zip(found, measurements, strict=True)
+        if not np.isnan(measurement.success_probability[0])
+    ]
+    kept = {row["problem_id"] for row in rows}
+    outcome |= {p.id: None if p.id in kept else "no answer of the meta-prover could be graded" for p in prompts}
+    return rows, outcome
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs a recipe; `arguments` are those of the command line."""
+    launch_builder("prefixes", BuilderArguments, partial(run_builder, build, SCHEMA), arguments)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,159 @@
+r"""MRT (STaR): demonstrations that make progress (section 5 and Fig. 6, left, of arXiv 2503.07572).
+
+    python -m mrt_plugin.data.star --config recipes/DeepSeek-R1-Distill-Qwen-1.5B/star/data_mrt.yaml
+
+Problem -> rollouts -> episodes -> success probability at every prefix -> the prefix that ends where it is highest, and
+a right answer that the policy gave there. `selection: outcome` is the baseline, STaR: a rollout whose answer is right.
+With the same seed and settings both choose among the same rollouts. For another iteration, run the recipe again on
+the model that was fine-tuned on these rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from ..arguments import MetaProverArguments, check_choices
+from ..episodes import CLOSE, OPEN, decode, split_answer
+from ..grading import Outcome, grade
+from ..meta_prover import Measurement, check_termination, meta_prover
+from ..sampling import Prompt
+from ..traces import Trace, opening_ids, segment, tokenize
+from .builder import BuilderArguments, Policy, Problem, launch_builder, rollout_settings, run_builder, usable
+
+
+MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+SCHEMA = pa.schema(
+    {
+        "problem_id": pa.string(),
+        "trace": pa.int64(),  # which of the problem's rollouts
+        "messages": MESSAGES,
+        "problem": pa.string(),
+        "solution": pa.string(),
+        "success_probabilities": pa.list_(pa.float64()),  # after 0, ..., G episodes; null where it was not measured
+        "kept_episodes": pa.int64(),
+        "episodes": pa.int64(),  # G
+        "tokens": pa.int64(),  # of the assistant's turn
+    }
+)
+
+
+@dataclass
+class StarArguments(BuilderArguments):
+    """Arguments of the STaR builder."""
+
+    selection: Literal["mrt", "outcome"] = field(
+        default="mrt",
+        metadata={
+            "help": "'mrt': thinking up to the highest success probability, and a right answer from there. 'outcome' "
+            "(STaR): whole rollouts with a right answer."
+        },
+    )
+    rows_per_problem: int = field(default=1, metadata={"help": "Most rows to keep of a problem."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choices(self, StarArguments)
+
+
+def build(
+    problems: Sequence[Problem], policy: Policy, seed: int, args: StarArguments, mrt_args: MetaProverArguments
+) -> tuple[list[dict], dict[str, str | None]]:
+    """Demonstrations for SFT: `messages`, where the assistant's turn is thinking in tags and an answer."""
+    tokenizer = policy.tokenizer
+    stop = len(tokenize(tokenizer, check_termination(mrt_args.mrt_termination)))
+    prompts, outcome = usable(problems, policy, args.max_completion_length + stop + mrt_args.mrt_answer_tokens)
+    drawn = policy.sampler.sample(
+        [Prompt(ids) for ids in prompts.values()], args.num_generations, rollout_settings(args, seed)
+    )
+    traces = {
+        problem: [
+            segment(tokenizer, prompt_ids, completion, problem.solution, mrt_args.mrt_episodes)
+            for completion in completions
+        ]
+        for (problem, prompt_ids), completions in zip(prompts.items(), drawn, strict=True)
+    }
+    if args.selection == "mrt":
+        measured = iter(
+            meta_prover(mrt_args, policy.sampler, tokenizer, seed + 1).success_probabilities(
+                [trace for group in traces.values() for trace in group]
+            )
+        )
+        found = {p: select_mrt(tokenizer, group, [next(measured) for _ in group]) for p, group in traces.items()}
+        why = "no rollout raised the success probability"
+    else:
+        found = {
+            problem: select_outcome(tokenizer, traces[problem], prompt_ids, completions, problem.solution)
+            for (problem, prompt_ids), completions in zip(prompts.items(), drawn, strict=True)
+        }
+        why = "no rollout was right"
+    rows = []
+    for problem, kept in found.items():
+        outcome[problem.id] = None if kept else why
+        for row in kept[: args.rows_per_problem]:
+            content = row.pop("content")
+            rows.append(
+                {
+                    "problem_id": problem.id,
+                    "messages": [*problem.messages, {"role": "assistant", "content": content}],
+                    "problem": problem.text,
+                    "solution": problem.solution,
+                    "tokens": len(tokenize(tokenizer, content)),
+                    **row,
+                }
+            )
+    return rows, outcome
+
+
+def select_mrt(tokenizer, traces: Sequence[Trace], measurements: Sequence[Measurement]) -> list[dict]:
+    """
+    What is kept of a problem's traces: of each its prefix with the highest J, the earliest of equals, if that is above
+    J_0 and a right answer was given there. The trace with the most progress first, the shorter of equals.
+    """
+    kept = []
+    for index, (trace, measurement) in enumerate(zip(traces, measurements, strict=True)):
+        success = measurement.success_probability
+        best = int(np.argmax(np.nan_to_num(success, nan=-1.0)))
+        answer = measurement.right_answers[best] if measurement.right_answers else None
+        if not success[best] > success[0] or answer is None:
+            continue
+        thinking = decode(tokenizer, trace.token_ids[trace.cuts[0] : trace.cuts[best]])
+        row = {
+            "trace": index,
+            "content": f"{OPEN}\n{thinking.rstrip()}\n{CLOSE}{answer}",
+            "success_probabilities": success.tolist(),
+            "kept_episodes": best,
+            "episodes": trace.episodes,
+        }
+        kept.append(((success[0] - success[best], trace.cuts[best]), row))
+    return [row for _, row in sorted(kept, key=lambda item: item[0])]
+
+
+def select_outcome(tokenizer, traces: Sequence[Trace], prompt_ids, completions, solution: str) -> list[dict]:
+    """The rollouts of a problem whose answer is right, as they were written, in the order in which they were drawn."""
+    opened = not opening_ids(tokenizer, prompt_ids)
+    texts = [decode(tokenizer, completion) for completion in completions]
+    outcomes = grade([split_answer(text, opened) for text in texts], [solution] * len(texts))
+    return [
+        {
+            "trace": index,
+            "content": (f"{OPEN}\n" if opened else "") + text,
+            "success_probabilities": None,
+            "kept_episodes": trace.episodes,
+            "episodes": trace.episodes,
+        }
+        for index, (trace, text, outcome) in enumerate(zip(traces, texts, outcomes, strict=True))
+        if outcome is Outcome.RIGHT
+    ]
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs a recipe; `arguments` are those of the command line."""
+    launch_builder("star", StarArguments, partial(run_builder, build, SCHEMA), arguments)
+
+
+if __name__ == "__main__":
+    run()
