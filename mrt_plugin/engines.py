@@ -1,5 +1,6 @@
 r"""Engines that write: the sampler that a recipe asks for."""
 
+from transformers import AutoModelForCausalLM
 
 from .sampling import PolicySampler
 

@@ -75,7 +75,8 @@ class RecipeParser(TrlParser):
         translated = []
         for option, values in _options(args):
             name = option.removeprefix("--")
-            if option == "--config" or (option in self._option_string_actions and name not in VALUES):
+            known = option in self._option_string_actions and name not in (*VALUES, "warmup_steps")
+            if option == "--config" or known:
                 translated += [option, *values]
             else:
                 for new_name, value in self._translate(name, yaml.safe_load(values[0]) if values else True, option):
@@ -87,7 +88,7 @@ class RecipeParser(TrlParser):
         for name, value in config.items():
             translated |= dict(self._translate(name, value, name))
         if config.get("warmup_steps"):  # as on 0.18, it wins over warmup_ratio
-            translated["warmup_steps"] = config["warmup_steps"]
+            translated |= dict(self._translate("warmup_steps", config["warmup_steps"], "warmup_steps"))
         for action in self._actions:
             value = translated.get(action.dest)
             if action.choices and value is not None and value not in action.choices:
@@ -101,7 +102,7 @@ class RecipeParser(TrlParser):
             name = "warmup_ratio"
         new_name = RENAMED.get(name, name)
         old_name = next((old for old, new in RENAMED.items() if new == new_name), name)
-        here = new_name if TRL_1 else old_name
+        here = name if name in known else new_name if TRL_1 else old_name
         if here not in known:
             if name in WITHOUT_EFFECT:
                 logger.warning("%s is left out; it has no effect in Open-R1 either.", written)

@@ -1,6 +1,10 @@
 """What the builders write is what the launchers train on: masks token by token, and weights that change."""
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
+import yaml
 from conftest import CPU, changed, tiny_model, write
 from datasets import load_dataset
 from test_builders import FAILED, ONE, RIGHT, TWO, Scripted, attempts, thinking
@@ -46,6 +50,7 @@ def build(tmp_path, model_path, problems, monkeypatch):
     def run(builder, rule, **fields):
         def load_policy(args, model_args):
             tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
+            tokenizer.chat_template = args.chat_template or tokenizer.chat_template
             return Policy(Scripted(tokenizer, rule), tokenizer)
 
         monkeypatch.setattr("mrt_plugin.data.builder.load_policy", load_policy)
@@ -120,7 +125,47 @@ def test_the_loss_of_a_backtracking_row_is_on_the_suffix_alone(build, tmp_path, 
     assert row["prompt"].startswith("[user]Find x with 0 x = 0.<|eos|>[assistant]Node 1:")
 
 
+def test_a_star_row_is_trained_as_it_was_written(build, tmp_path, llama_path):
+    rule = thinking([ONE + TWO + "</think>\n\n\\boxed{4}"] * 4, {"": 0, ONE: 0.5, ONE + TWO: 0.25})
+    opened = "[user]{{ messages[0].content }}{{ eos_token }}{% if add_generation_prompt %}<think>\n{% endif %}"
+    fields = {"model_name_or_path": llama_path, "chat_template": "{{ bos_token }}" + opened, "num_generations": 4}
+    rows = build(star, gold_is_1(rule), mrt_termination="answer", max_completion_length=900, **fields)
+    recipe = Path(__file__).parent.parent / "recipes/DeepSeek-R1-Distill-Qwen-1.5B/sft/config_mrt.yaml"
+    tokenizer = AutoTokenizer.from_pretrained(llama_path)
+    tokenizer.chat_template = yaml.safe_load(recipe.read_text())["chat_template"]
+    data = load_dataset(rows, split="train").select([0])
+    args = SFTConfig(str(tmp_path / "out"), use_cpu=True, bf16=False, report_to=[], max_length=4096)
+    [batch] = SFTTrainer(llama_path, args=args, train_dataset=data, processing_class=tokenizer).get_train_dataloader()
+    turn = f"<think>\n{ONE.rstrip()}\n</think>\n\n**Final Answer**\n\n\\boxed{{1}}"
+    expected = f"<|bos|><｜User｜>{data[0]['problem']}<｜Assistant｜>{turn}<|eos|>"
+    assert tokenizer.decode(batch["input_ids"][0]) == expected
+    assert tokenizer.decode([token for token in batch["labels"][0] if token != -100]) == expected
+
+
 def test_backtracking_rows_fine_tune(build, tmp_path, llama_path):
     gold = {"scheme": "star", "model_name_or_path": llama_path, "max_completion_length": 1000}
     rows = build(backtracking, gold_is_1(goes_back), **gold)
     assert train(sft, tmp_path, llama_path, rows, max_length=4096)
+
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*/*/data_*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: "/".join(path.parts[-3:]))
+def test_every_recipe_builds(path, tmp_path, model_path, problems):
+    """As it stands, but for the model, the data and the sizes."""
+    task, text = path.parent.name, path.read_text()
+    for hub in ("AI-MO/NuminaMath-CoT", "data/aime_1989_2023"):
+        text = text.replace(hub, problems)
+    copied = tmp_path / path.name
+    copied.write_text(text)
+    sizes = {"num_generations": 2, "max_completion_length": 24, "batch_size": 4, "mrt_samples": 2}
+    overrides = sizes | {"model_name_or_path": model_path, "output_dir": tmp_path / "rows", "mrt_answer_tokens": 4}
+    arguments = [str(part) for name, value in overrides.items() for part in (f"--{name}", value)]
+    import_module(f"mrt_plugin.data.{task}").run(["--config", str(copied), "--sampler", "transformers", *arguments])
+    card = (tmp_path / "rows" / "README.md").read_text()
+    assert "| problems | 8 |" in card
+    if task == "prefixes":
+        assert "| rows | 0 |" not in card
+    module = f"mrt {task} \\\n#                    --config {path.relative_to(path.parents[3])}"
+    assert module in text  # the launch line of its header

@@ -112,8 +112,8 @@ def test_two_processes_train_groups_that_span_them(recipe, tmp_path, model_path,
     assert changed(model_path, tmp_path / "out")
 
 
-def launch(module, *arguments, **environment):
-    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"} | environment
+def launch(module, *arguments, timeout=250):
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr[-3000:]
