@@ -72,6 +72,10 @@ class SamplingSettings:
 
 
 class Sampler(Protocol):
+    """What writes. `max_length` is the model's context in tokens, or `None` if it is not known."""
+
+    max_length: int | None
+
     def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
         """Writes `n` completions for each prompt: token ids, up to and including the end-of-sequence token."""
         ...
@@ -118,6 +122,7 @@ class PolicySampler:
                 "attention in all of them."
             )
         self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
+        self.max_length = getattr(config, "max_position_embeddings", None)
         eos = model.generation_config.eos_token_id
         self.eos_token_ids = {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or [])} - {None}
         self.pad_token_id = next(

@@ -82,6 +82,7 @@ class BuilderArguments(DataArguments):
 
 
 HOW_NOT_WHAT = ("output_dir", "batch_size", "sampler", "server_url", "engine", "cpus_per_actor", "dataset_test_split")
+HOW_NOT_WHAT += ("dataset_streaming", "gradient_checkpointing_use_reentrant", "ignore_bias_buffers")
 """Arguments that the rows do not depend on; a rerun may change them."""
 
 

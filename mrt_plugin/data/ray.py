@@ -3,9 +3,6 @@ r"""A builder's batches on a Ray cluster: one policy for each actor, rows writte
 import pickle
 from collections.abc import Callable, Iterator
 
-import ray
-import ray.data
-
 from .builder import attempt, load_policy
 
 
@@ -22,6 +19,9 @@ class _Actor:
 
 def results(build: Callable, todo: list, args, model_args, mrt_args) -> Iterator[tuple]:
     """Each batch with what became of it, as [`~mrt_plugin.data.builder.attempt`] gives it, in any order."""
+    import ray
+    import ray.data
+
     ray.init(ignore_reinit_error=True)
     cluster = ray.cluster_resources()
     gpus = int(cluster.get("GPU", 0))

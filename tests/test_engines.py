@@ -1,0 +1,204 @@
+"""The server sampler against a server that fails. Only the faults are made up; `tests/vllm` has the real engine."""
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+from mrt_plugin.engines import SamplingError, ServerSampler, load_sampler
+from mrt_plugin.sampling import Prompt, SamplingSettings
+
+
+SETTINGS = SamplingSettings(max_new_tokens=8, temperature=0.7, seed=3)
+
+
+class FaultyServer(ThreadingHTTPServer):
+    """Answers a prompt with tokens that are a function of it, or with a fault."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, fault=lambda index: None, token_ids=True):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.fault, self.token_ids = fault, token_ids
+        self.requests, self.at_once, self.most_at_once = [], 0, 0
+        self.lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, body: dict, status=200, sent=1.0):
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: int(len(content) * sent)])
+        self.close_connection = True
+
+    def do_GET(self):
+        self.answer({"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "max_model_len": 99}]})
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        with server.lock:
+            index = len(server.requests)
+            server.requests.append(request)
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+        try:
+            self.respond(request, server.fault(index))
+        finally:
+            with server.lock:
+                server.at_once -= 1
+
+    def respond(self, request, fault):
+        n = request["n"] - (fault == "one too few")
+        choices = [
+            {"index": i, "text": "5", "finish_reason": "stop", "logprobs": None}
+            | ({"token_ids": [*request["prompt"], i]} if self.server.token_ids else {})
+            for i in range(n)
+        ]
+        body = {"id": "c", "object": "text_completion", "created": 0, "model": "m", "choices": choices}
+        if fault == "drop":
+            self.close_connection = True
+        elif fault == "delay":
+            time.sleep(1.0)
+        elif fault == "truncate":
+            self.answer(body, sent=0.5)
+        elif fault == "garble":
+            self.answer("<html>")
+        elif isinstance(fault, int):
+            self.answer({"error": {"message": "it went wrong", "type": "x", "code": fault}}, status=fault)
+        else:
+            time.sleep(0.01)
+            self.answer(body)
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*arguments, **kwargs):
+        servers.append(FaultyServer(*arguments, **kwargs))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def short_backoff(monkeypatch):
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.02)
+
+
+def sampler(server, tokenizer, **settings):
+    return ServerSampler("m", tokenizer, server.url, **{"timeout": 0.5} | settings)
+
+
+PROMPTS = [Prompt([10 + i, 5], suffix=[7]) for i in range(60)]
+RIGHT = [[[10 + i, 5, 7, j] for j in range(2)] for i in range(60)]
+
+
+def test_a_prompt_goes_out_in_tokens_and_comes_back_in_tokens(serve, tokenizer):
+    server = serve()
+    engine = sampler(server, tokenizer)
+    assert engine.max_length == 99
+    assert engine.sample(PROMPTS, 2, SETTINGS) == RIGHT
+    [request] = [request for request in server.requests if request["prompt"][0] == 13]
+    expected = {
+        "prompt": [13, 5, 7],
+        "n": 2,
+        "max_tokens": 8,
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "seed": 9,
+        "model": "m",
+    }
+    model_defaults = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "return_token_ids": True}
+    assert request == expected | model_defaults
+
+
+def test_greedy_asks_once(serve, tokenizer):
+    server = serve()
+    drawn = sampler(server, tokenizer).sample(PROMPTS[:1], 3, SamplingSettings(8, temperature=0))
+    assert (drawn, server.requests[0]["n"]) == ([[[10, 5, 7, 0]] * 3], 1)
+
+
+def test_a_server_without_token_ids_returns_text(serve, tokenizer):
+    [[first]] = sampler(serve(token_ids=False), tokenizer).sample(PROMPTS[:1], 1, SETTINGS)
+    assert first == [*tokenizer("5")["input_ids"], tokenizer.eos_token_id]
+
+
+def test_no_more_requests_at_once_than_allowed(serve, tokenizer):
+    server = serve()
+    sampler(server, tokenizer, concurrency=4).sample(PROMPTS, 2, SETTINGS)
+    assert 2 <= server.most_at_once <= 4
+
+
+FAULTS = ["drop", "delay", "truncate", "garble", "one too few", 500, 503, 429]
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "any"])
+def test_three_in_ten_requests_fail_and_every_row_is_right(serve, tokenizer, fault):
+    dice = random.Random(0)
+    faults = [(dice.choice(FAULTS) if fault == "any" else fault) if dice.random() < 0.3 else None for _ in range(2000)]
+    server = serve(faults.__getitem__)
+    assert sampler(server, tokenizer, max_retries=12).sample(PROMPTS, 2, SETTINGS) == RIGHT
+    assert len(server.requests) > 60
+
+
+@pytest.mark.parametrize("fault", ["drop", "truncate", "garble", 500])
+def test_what_stays_unanswered_is_named(serve, tokenizer, fault):
+    server = serve()
+
+    def only_one(index):
+        return fault if server.requests[index]["prompt"][0] == 12 else None
+
+    server.fault = only_one
+    with pytest.raises(SamplingError, match="1 prompts have no completions, the first because: .") as raised:
+        sampler(server, tokenizer, max_retries=2).sample(PROMPTS, 2, SETTINGS)
+    assert list(raised.value.failed) == [2]
+
+
+def test_a_refusal_is_not_tried_again_and_says_why(serve, tokenizer):
+    server = serve(lambda index: 400)
+    with pytest.raises(SamplingError, match="it went wrong"):
+        sampler(server, tokenizer).sample(PROMPTS, 2, SETTINGS)
+    assert max(Counter(request["prompt"][0] for request in server.requests).values()) == 1
+
+
+def test_nobody_at_the_address(tokenizer):
+    with pytest.raises(ValueError, match="server_url: no list of models from http://127.0.0.1:9/v1: .*[Cc]onnect"):
+        ServerSampler("m", tokenizer, "http://127.0.0.1:9/v1")
+
+
+def test_another_model(serve, tokenizer):
+    with pytest.raises(ValueError, match=r"has the models \['m'\], not 'other'"):
+        ServerSampler("other", tokenizer, serve().url)
+
+
+def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch):
+    monkeypatch.setattr("mrt_plugin.engines.find_spec", lambda name: None)
+    model_args = SimpleNamespace(model_name_or_path="m", model_revision="main", dtype=None, torch_dtype=None)
+    for kind in ("vllm", "server"):
+        with pytest.raises(ImportError, match=rf"pip install 'mrt-plugin\[{kind}\]'"):
+            load_sampler(kind, model_args, None, "")
