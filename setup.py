@@ -17,10 +17,10 @@ extras = {
     "figures": ["matplotlib"],
     # The versions that Open-R1 pins. Open-R1 itself is installed from its repository.
     "open-r1": ["trl==0.18.0", "transformers==4.52.3", "accelerate==1.4.0", "math-verify==0.5.2"],
-    "test": ["hypothesis", "pytest", "pytest-timeout"],
+    "test": ["hypothesis", "openai", "pytest", "pytest-timeout"],
     "quality": ["pre-commit", "ruff"],
 }
-extras["dev"] = extras["test"] + extras["quality"] + extras["figures"]
+extras["dev"] = extras["test"] + extras["quality"] + extras["figures"] + extras["ray"]
 
 setup(
     name="mrt-plugin",

@@ -57,7 +57,10 @@ class VLLMSampler:
     def __init__(self, model: str, **engine_args):
         from vllm import LLM
 
-        defaults = {"enable_prefix_caching": True, "enforce_eager": not torch.cuda.is_available()}
+        defaults = {"enable_prefix_caching": True}
+        if not torch.cuda.is_available():
+            # Compiling takes minutes; and a prompt with a seed that is read in parts ends the engine.
+            defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
         # "vllm": the model's own generation config would bring its top_k and penalties along.
         self.llm = LLM(model, **defaults | {"generation_config": "vllm"} | engine_args)
         self.max_length = self.llm.llm_engine.model_config.max_model_len

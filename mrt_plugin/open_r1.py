@@ -118,7 +118,7 @@ def register() -> None:
     check_seams()
     ours = {
         "get_reward_funcs": (_get_reward_funcs, get_reward_funcs),
-        "GRPOConfig": (GRPOConfig.__mro__[2], GRPOConfig),
+        "GRPOConfig": (GRPOConfig.__bases__[1], GRPOConfig),
         "GRPOTrainer": (trl.GRPOTrainer, MRTTrainer),
     }
     for module in (open_r1.configs, open_r1.rewards, open_r1.grpo, sys.modules["__main__"]):

@@ -3,6 +3,7 @@
 import copy
 import errno
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -354,3 +355,15 @@ def test_an_engine_that_fails_leaves_its_problems_for_the_next_run(recipe, tmp_p
     assert len(rows_of(tmp_path)) == 10
     prefixes.run(["--config", str(recipe)])
     assert len(rows_of(tmp_path)) == 16
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+def test_a_ray_cluster_builds_the_same_rows(recipe, tmp_path):
+    options = ["--config", str(recipe), "--temperature", "1.3"]
+    prefixes.run(options)
+    local = rows_of(tmp_path)
+    (tmp_path / "rows").rename(tmp_path / "local")
+    prefixes.run([*options, "--engine", "ray"])
+    assert rows_of(tmp_path) == local
+    with pytest.raises(ValueError, match="data.yaml: cpus_per_actor: 999 is more than the"):
+        prefixes.run([*options, "--engine", "ray", "--cpus_per_actor", "999", "--output_dir", str(tmp_path / "other")])

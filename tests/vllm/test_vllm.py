@@ -1,0 +1,115 @@
+"""The vLLM samplers against the engine itself, in this process and served: `make test-vllm`."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from mrt_plugin.engines import ServerSampler, VLLMSampler
+from mrt_plugin.meta_prover import MetaProver
+from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.traces import segment, tokenize
+
+
+pytest.importorskip("vllm")
+GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
+DRAWN = SamplingSettings(max_new_tokens=12, temperature=1.0, seed=5)
+TRACE = "Find x.<think>\nTry x = 2.\n\nNot 5.\n\nHm.\n\nWait, try x = 5.\n\nit works.\n\n"
+
+
+@pytest.fixture(scope="module")
+def saved(tokenizer, tmp_path_factory):
+    """A model that vLLM can run: its heads are not as small as those of the other tests."""
+    path = tmp_path_factory.mktemp("vllm")
+    model = tiny_model(tokenizer, hidden_size=128, num_attention_heads=2, num_key_value_heads=1)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return model, str(path)
+
+
+@pytest.fixture(scope="module")
+def in_process(saved):
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    return VLLMSampler(saved[1], dtype="float32", max_model_len=512)
+
+
+@pytest.fixture(scope="module")
+def served(saved, tokenizer, tmp_path_factory):
+    log = tmp_path_factory.mktemp("server") / "log"
+    command = ["-m", "vllm.entrypoints.openai.api_server", "--model", saved[1], "--port", "8123"]
+    options = ["--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--enable-prefix-caching"]
+    with open(log, "w") as output:
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        process = subprocess.Popen(
+            [sys.executable, *command, *options], env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            for _ in range(240):
+                assert process.poll() is None, log.read_text()[-3000:]
+                try:
+                    urllib.request.urlopen("http://127.0.0.1:8123/health")
+                    break
+                except OSError:
+                    time.sleep(1)
+            yield ServerSampler(saved[1], tokenizer, "http://127.0.0.1:8123/v1")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(params=["in_process", "served"])
+def engine(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def branches(tokenizer):
+    """Prompts that branch off one trace, and one that does not."""
+    trace, stop = tokenize(tokenizer, TRACE), tokenize(tokenizer, "</think>\n\\boxed{")
+    return [Prompt(trace, cut, stop) for cut in (4, 12, len(trace))] + [Prompt(stop)]
+
+
+def test_greedy_tokens_are_those_of_transformers(engine, saved, tokenizer, branches):
+    expected = PolicySampler(saved[0], tokenizer).sample(branches, 2, GREEDY)
+    assert engine.sample(branches, 2, GREEDY) == expected
+    assert engine.max_length == 512
+
+
+def test_a_seed_reproduces_and_completions_differ(engine, branches):
+    drawn = engine.sample(branches, 4, DRAWN)
+    assert engine.sample(branches, 4, DRAWN) == drawn
+    assert all(len(set(map(tuple, group))) > 1 for group in drawn)
+    assert engine.sample(branches, 4, SamplingSettings(12, 1.0, seed=6)) != drawn
+
+
+def test_the_end_of_the_sequence_is_part_of_a_completion(engine, saved, tokenizer, branches):
+    drawn = [ids for group in engine.sample(branches, 64, SamplingSettings(64, 2.0, seed=1)) for ids in group]
+    ended = [ids for ids in drawn if len(ids) < 64]
+    assert ended
+    assert all(ids[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in ids[:-1] for ids in ended)
+
+
+def test_temperature_and_nucleus_follow_the_policy(in_process, saved, tokenizer):
+    """Shares of the first token, against the model's own probabilities."""
+    prompt = Prompt(tokenize(tokenizer, TRACE))
+    drawn = in_process.sample([prompt], 4000, SamplingSettings(1, 0.7, seed=2))[0]
+    shares = torch.bincount(torch.tensor([ids[0] for ids in drawn]), minlength=len(tokenizer)) / len(drawn)
+    with torch.no_grad():
+        expected = (saved[0](torch.tensor([prompt.token_ids])).logits[0, -1] / 0.7).softmax(-1)
+    assert (shares - expected[: len(shares)]).abs().max() < 0.04
+
+
+def test_the_meta_prover_measures_the_same(engine, saved, tokenizer):
+    prompt, completion = TRACE.partition("\n")[0] + "\n", TRACE.partition("\n")[2]
+    trace = segment(tokenizer, tokenize(tokenizer, prompt), tokenize(tokenizer, completion), "5", episodes=4)
+    measured = [
+        MetaProver(sampler, tokenizer, "answer", samples=2, settings=GREEDY).success_probabilities([trace])[0]
+        for sampler in (engine, PolicySampler(saved[0], tokenizer))
+    ]
+    assert measured[0].success_probability.tolist() == measured[1].success_probability.tolist()
+    assert measured[0].answer_tokens.tolist() == measured[1].answer_tokens.tolist()
