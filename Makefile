@@ -43,7 +43,7 @@ test-open-r1: install-open-r1
 	.venv-open-r1/bin/python -m pytest
 
 test-vllm: install-vllm
-	VLLM_CPU_OMP_THREADS_BIND=0-1 .venv-vllm/bin/python -m pytest tests/vllm
+	VLLM_CPU_OMP_THREADS_BIND=0-1 .venv-vllm/bin/python -m pytest tests/real_vllm
 
 bench: install
 	.venv/bin/python tests/bench.py

@@ -482,6 +482,7 @@ def test_workers_that_never_start_are_an_error(fresh, monkeypatch):
 
 
 def test_interrupted_batch_does_not_occupy_the_workers(fresh):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     main = threading.main_thread()
     threading.Timer(1.5, lambda: signal.pthread_kill(main.ident, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
