@@ -1,4 +1,4 @@
-"""The server sampler against a server that fails. Only the faults are made up; `tests/real_vllm` has the real engine."""
+"""The server sampler against a server that fails. Only the faults are made up; tests/real_vllm has the engine."""
 
 import json
 import random
