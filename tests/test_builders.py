@@ -2,6 +2,10 @@
 
 import copy
 import errno
+import json
+import os
+import subprocess
+import sys
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +17,8 @@ from datasets import load_dataset
 from mrt_plugin.arguments import MetaProverArguments
 from mrt_plugin.data import backtracking, prefixes, star
 from mrt_plugin.data.backtracking import BacktrackingArguments
-from mrt_plugin.data.builder import BuilderArguments, Policy, Problem
+from mrt_plugin.data.builder import BuilderArguments
+from mrt_plugin.data.problems import Policy, Problem
 from mrt_plugin.data.star import StarArguments
 from mrt_plugin.data.steps import backtrack_text
 from mrt_plugin.data.store import RowStore
@@ -308,6 +313,8 @@ def test_a_rerun_builds_only_what_is_missing_and_the_same_rows(recipe, tmp_path,
         (["--dataset_name", ""], "No data"),
         (["--batch_size", "0"], "batch_size must be at least 1"),
         (["--max_completion_length", "512"], "Lower max_completion_length"),
+        (["--mrt_estimator", "likelihood"], "set mrt_estimator: sample"),
+        (["--dataset_streaming", "true"], "dataset_streaming"),
         (["--mrt_sample", "3"], "has no field '--mrt_sample'. Did you mean 'mrt_samples'"),
     ],
 )
@@ -339,22 +346,71 @@ def test_a_builder_that_cannot_write_says_so_and_keeps_what_it_has(recipe, tmp_p
     assert len(rows_of(tmp_path)) == len(written[0]) == 6
 
 
-def test_an_engine_that_fails_leaves_its_problems_for_the_next_run(recipe, tmp_path, monkeypatch):
-    build, calls = prefixes.build, []
+@pytest.fixture
+def failing(monkeypatch):
+    """Problems, by their text, on which the engine fails."""
+    build, texts = prefixes.build, set()
 
     @wraps(build)
     def sometimes(problems, *arguments):
-        calls.append(problems)
-        if len(calls) == 2:
-            raise SamplingError({0: "HTTP 500"})
+        if bad := [index for index, problem in enumerate(problems) if problem.text in texts]:
+            raise SamplingError({bad[0]: "HTTP 500"})
         return build(problems, *arguments)
 
     monkeypatch.setattr(prefixes, "build", sometimes)
-    with pytest.raises(RuntimeError, match="3 problems were not built .* run the same command again"):
+    return texts
+
+
+def test_problems_that_the_engine_fails_on_are_named_and_left_for_the_next_run(recipe, tmp_path, failing):
+    failing |= {"Find x with 0 x = 0.", "Find x with 7 x = 7."}
+    with pytest.raises(RuntimeError, match=r"2 problems were not built \(\w+, \w+\).* HTTP 500 .*same command"):
         prefixes.run(["--config", str(recipe)])
-    assert len(rows_of(tmp_path)) == 10
+    assert {row["problem"] for row in rows_of(tmp_path)} == {f"Find x with {i} x = {i}." for i in range(1, 7)}
+    failing.clear()
     prefixes.run(["--config", str(recipe)])
     assert len(rows_of(tmp_path)) == 16
+
+
+def test_a_dead_engine_ends_the_run(recipe, failing):
+    failing |= {f"Find x with {i} x = {i}." for i in range(8)}
+    with pytest.raises(RuntimeError, match="3 problems were not built .* so the run stopped"):
+        prefixes.run(["--config", str(recipe), "--batch_size", "1"])
+    with pytest.raises(RuntimeError, match="8 problems were not built .* the engine failed on the problems before it"):
+        prefixes.run(["--config", str(recipe), "--batch_size", "8"])
+
+
+KILLED = """
+import os, random, signal, sys, time
+from mrt_plugin.data import prefixes
+
+*arguments, data = sys.argv[1:]
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        prefixes.run(arguments)
+        os._exit(0)
+    time.sleep(random.uniform(0.2, 1.5))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print(len([name for name in os.listdir(data) if name.startswith("train-")] if os.path.isdir(data) else []))
+"""
+
+
+def test_kill_at_20_random_moments(recipe, tmp_path, problems):
+    rows = [{"problem": f"Find x with {i} x = {i}.", "solution": "1"} for i in range(150)]
+    (Path(problems) / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = ["--config", str(recipe), "--batch_size", "1"]
+    prefixes.run(options)
+    expected = rows_of(tmp_path)
+    (tmp_path / "rows").rename(tmp_path / "undisturbed")
+    command = [sys.executable, "-c", KILLED, *options, str(tmp_path / "rows" / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    batches = [int(line) for line in done.stdout.split()]
+    assert len(batches) == 20
+    assert any(0 < count < 150 for count in batches)  # the kills came in the middle
+    prefixes.run(options)
+    assert rows_of(tmp_path) == expected
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")

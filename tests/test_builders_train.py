@@ -1,5 +1,6 @@
 """What the builders write is what the launchers train on: masks token by token, and weights that change."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from mrt_plugin import grpo, sft
 from mrt_plugin.data import backtracking, prefixes, star
-from mrt_plugin.data.builder import Policy
+from mrt_plugin.data.problems import Policy
 
 
 BUILD = {"num_generations": 4, "max_completion_length": 64, "mrt_samples": 4, "mrt_answer_tokens": 16}
@@ -155,8 +156,7 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*/*/data_*.yam
 def test_every_recipe_builds(path, tmp_path, model_path, problems):
     """As it stands, but for the model, the data and the sizes."""
     task, text = path.parent.name, path.read_text()
-    for hub in ("AI-MO/NuminaMath-CoT", "data/aime_1989_2023", "runs/demo/problems"):
-        text = text.replace(hub, problems)
+    text = re.sub(r"AI-MO/NuminaMath-CoT(?=\n)|(?<=dataset_name: )\S+", problems, text)
     copied = tmp_path / path.name
     copied.write_text(text)
     sizes = {"num_generations": 2, "max_completion_length": 24, "batch_size": 4, "mrt_samples": 2}

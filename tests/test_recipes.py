@@ -1,6 +1,7 @@
 """Every recipe of training, executed as it stands but for the model, the data, the sizes, and what a CPU cannot do."""
 
 import json
+import os
 import re
 import subprocess
 from importlib import import_module
@@ -11,11 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from conftest import CPU, changed
+from conftest import CPU, byte_level_tokenizer, changed, tiny_model
 from test_launch import launch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
+from trl import SFTTrainer
 
+from mrt_plugin import MRTTrainer
 from mrt_plugin.grading import Outcome
+from mrt_plugin.meta_prover import check_termination
 from mrt_plugin.upstream import TRL_1
 
 
@@ -109,10 +114,10 @@ def test_every_recipe_trains(path, tmp_path, model_path, folder, monkeypatch):
 
 BROKEN = [
     ("unknown field", {}, "num_generation: 4", r"no field 'num_generation'. Did you mean 'num_generations'"),
-    ("misspelt reward", {"reward_funcs": ["mrt_acuracy"]}, "", "unknown 'mrt_acuracy'. Did you mean 'mrt_accuracy'"),
-    ("missing prompt", {"dataset_prompt_column": "question"}, "", "unknown 'question'. Known: problem"),
+    ("reward", {"reward_funcs": ["mrt_acuracy"]}, "", "reward_funcs: .*'mrt_acuracy'. Did you mean 'mrt_accuracy'"),
+    ("prompt column", {"dataset_prompt_column": "problm"}, "", "dataset_prompt_column: .*Did you mean 'problem'"),
     ("missing column", {"without": "prefix_success"}, "", r"lacks the column\(s\) \['prefix_success'\]"),
-    ("unknown callback", {"callbacks": ["mrt_progres"]}, "", "Did you mean 'mrt_progress'"),
+    ("callback", {"callbacks": ["mrt_progres"]}, "", "callbacks: .*Did you mean 'mrt_progress'"),
 ]
 
 
@@ -121,7 +126,8 @@ BROKEN = [
 )
 def test_a_broken_recipe_fails_before_the_model_loads(tmp_path, folder, overrides, line, match):
     path = ROOT / "recipes/DeepSeek-R1-Distill-Qwen-1.5B/grpo/config_mrt.yaml"
-    data = folder("prefixes", without=overrides.pop("without", None))
+    data = folder("prefixes", without=overrides.get("without"))
+    overrides = {field: value for field, value in overrides.items() if field != "without"}
     settings = {"model_name_or_path": str(tmp_path / "there is no model"), "use_cpu": True, "bf16": False}
     with pytest.raises(ValueError, match=f"config_mrt.yaml: .*{match}"):
         run(path, tmp_path, data, f"{path.read_text()}\n{line}\n", **settings, use_vllm=False, **overrides)
@@ -192,7 +198,14 @@ def test_values_are_the_papers(path):
 def test_a_recipe_opens_with_what_one_needs_to_know(path):
     header = re.match(r"(#.*\n)+", path.read_text()).group()
     assert all(f"# {word}:" in header for word in ("Prerequisites", "Launch", "Override", "Expected", "Hardware"))
-    assert f"--config recipes/{name(path)}" in header
+    task = path.parts[-2]
+    if path.parts[-3] == "tiny-cpu":
+        assert f"mrt {task} --config recipes/{name(path)}\n" in header
+    else:
+        assert re.search(r"\n# Status:  .*not run at this size", header)
+        command = " ".join(header.replace("#", "").replace("\\\n", "").split())
+        launcher = "accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
+        assert f"{launcher} -m mrt_plugin.{task} --config recipes/{name(path)} Override:" in command
     needed = re.findall(r"recipes/\S+\.(?:yaml|sh|md)", header)
     assert all((ROOT / file).exists() for file in needed)
 
@@ -206,8 +219,27 @@ def test_accelerate_reads_its_configs(sharding):
         assert {key: config.deepspeed_config[key] for key in expected} == expected
 
 
-def test_the_slurm_script_is_bash():
-    subprocess.run(["bash", "-n", ROOT / "recipes/slurm/train.slurm"], check=True)
+def test_the_slurm_script_launches_on_every_node(tmp_path):
+    """Run with stand-ins for the commands of a cluster of two nodes."""
+    stand_ins = {
+        "scontrol": "printf 'first\\nsecond\\n'",
+        "srun": 'shift; for id in 0 1; do SLURM_NODEID=$id "$@"; done',
+        "accelerate": f"printf '%s|' \"$@\" >> {tmp_path}/launched; echo >> {tmp_path}/launched",
+    }
+    for command, line in stand_ins.items():
+        (tmp_path / command).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / command).chmod(0o755)
+    slurm = {"SUBMIT_DIR": str(ROOT), "JOB_NODELIST": "x", "JOB_NUM_NODES": "2", "JOB_ID": "7", "GPUS_ON_NODE": "4"}
+    environment = os.environ | {f"SLURM_{key}": value for key, value in slurm.items()}
+    environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    script = ["bash", ROOT / "recipes/slurm/train.slurm", "sft", "zero3", "some.yaml", "--output_dir", "a b"]
+    subprocess.run(script, env=environment, check=True)
+    assert (tmp_path / "launched").read_text().splitlines() == [
+        "launch|--config_file|recipes/accelerate_configs/zero3.yaml|--num_machines|2|--num_processes|8|--machine_rank"
+        f"|{node}|--main_process_ip|first|--main_process_port|20007|--rdzv_backend|c10d|-m|mrt_plugin.sft|--config"
+        "|some.yaml|--output_dir|a b|"
+        for node in (0, 1)
+    ]
 
 
 # Chat templates.
@@ -217,34 +249,66 @@ R1_LIKE = (  # drops the thinking of assistant turns, opens it in the prompt
     "{% else %}<｜Assistant｜>{{ message.content.split('</think>')[-1] }}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<｜Assistant｜><think>\n{% endif %}"
 )
-TURN = "<think>\nTry x = 5.\n</think>\n\n\\boxed{5}"
+ASKED = "<|bos|><｜User｜>Find x with 3 x = 15.<｜Assistant｜>"
+TURN = "<think>\nTry x = 5.\n</think>\n\n\\boxed{5}<|eos|>"
+DISTILLED = [path for path in PAPER if "Deep" in path.parts[-3]]
 
 
 @pytest.fixture
-def r1_like(tmp_path, model_path):
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    tokenizer.bos_token = "<|pad|>"
+def r1_like(tmp_path):
+    """A model that has such a template, and whose tokenizer puts a BOS before every text, as R1-Distill's does."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|bos|>"})
+    bos = ("<|bos|>", tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|bos|> $A", special_tokens=[bos])
     tokenizer.chat_template = R1_LIKE
+    tokenizer.save_pretrained(tmp_path / "r1")
+    tiny_model(tokenizer, initializer_range=0.02).save_pretrained(tmp_path / "r1")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "r1")
+    assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
     return tokenizer
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in PAPER if "Deep" in path.parts[-3] and "sft" in path.parts], ids=name
-)
-def test_fine_tuning_keeps_the_thinking(path, r1_like):
+@pytest.mark.parametrize("path", [path for path in DISTILLED if "sft" in path.parts], ids=name)
+def test_fine_tuning_keeps_the_thinking(path, tmp_path, r1_like, folder, monkeypatch):
+    trained = []
+    train = SFTTrainer.train
+
+    def spy(self, *args, **kwargs):
+        trained.extend(self.train_dataset["input_ids"])
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(SFTTrainer, "train", spy)
     messages = ROWS["star"]["messages"]
-    lost = r1_like.apply_chat_template(messages, tokenize=False)
-    assert lost == "<|pad|><｜User｜>Find x with 3 x = 15.<｜Assistant｜>\n\n\\boxed{5}<|eos|>"
-    generated_from = r1_like.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
-    assert generated_from == "<|pad|><｜User｜>Find x with 3 x = 15.<｜Assistant｜><think>\n"
-    r1_like.chat_template = fields(path)["chat_template"]
-    trained = r1_like.apply_chat_template(messages, tokenize=False)
-    assert trained == f"<|pad|><｜User｜>Find x with 3 x = 15.<｜Assistant｜>{TURN}<|eos|>"
-    assert trained.startswith(generated_from)  # the model goes on from where the data begin
+    assert r1_like.apply_chat_template(messages, tokenize=False) == f"{ASKED}\n\n\\boxed{{5}}<|eos|>"  # lost
+    sizes = {field: value for field, value in SMALL.items()} | {"report_to": "none", "torch_dtype": "float32"}
+    run(path, tmp_path, folder("star"), **sizes, model_name_or_path=tmp_path / "r1")
+    assert {tuple(ids) for ids in trained} == {tuple(r1_like(ASKED + TURN, add_special_tokens=False)["input_ids"])}
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out")
+    generated_from = saved.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
+    assert generated_from == ASKED
+    opened = saved(generated_from + "<think>\n", add_special_tokens=False)["input_ids"]
+    assert trained[0][: len(opened)] == opened  # what the model is trained on begins as what it goes on from
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in PAPER if "Deep" in path.parts[-3] and "grpo" in path.parts], ids=name
-)
-def test_reinforcement_learning_takes_the_models_own_template(path):
-    assert "chat_template" not in fields(path)
+@pytest.mark.parametrize("path", [path for path in DISTILLED if "grpo" in path.parts], ids=name)
+def test_rollouts_start_as_the_models_own_template_says(path, tmp_path, r1_like, folder, monkeypatch):
+    """With one BOS, in an opened thinking; behind the prefix where there is one."""
+    seen = []
+    tokenize_prompts = MRTTrainer._tokenize_prompts
+
+    def spy(self, prompts):
+        prompt_ids, *rest = tokenize_prompts(self, prompts)
+        seen.extend(prompt_ids)
+        return prompt_ids, *rest
+
+    monkeypatch.setattr(MRTTrainer, "_tokenize_prompts", spy)
+    sizes = SMALL | ON_CPU | {"report_to": "none", "max_steps": 1, "mrt_answer_tokens": 4}
+    run(path, tmp_path, folder(schema(path)), **sizes, model_name_or_path=tmp_path / "r1")
+    prefix = ROWS[schema(path)].get("prefix", "")
+    starts = {f"{ASKED}<think>\n{prefix}"}
+    if fields(path).get("mrt_credit") in ("mixed", "termination"):
+        stop = check_termination(fields(path)["mrt_termination"])
+        forced = {start + stop for start in starts}
+        starts = starts | forced if fields(path)["mrt_credit"] == "mixed" else starts
+    assert {r1_like.decode(ids) for ids in seen} == starts

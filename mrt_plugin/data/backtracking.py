@@ -29,7 +29,8 @@ from ..grading import Outcome, grade
 from ..meta_prover import MetaProver, check_termination, meta_prover
 from ..sampling import Prompt
 from ..traces import Trace, tokenize
-from .builder import BuilderArguments, Policy, Problem, launch_builder, rollout_settings, run_builder, usable
+from .builder import BuilderArguments, launch_builder, rollout_settings, run_builder
+from .problems import Policy, Problem, usable
 from .steps import backtrack, best_step, episodes_of, parse_steps, rise, star
 
 
@@ -40,6 +41,9 @@ SFT_SCHEMA = pa.schema(
     {**COMMON, "prompt": TEXT, "completion": TEXT, "success_probabilities": pa.list_(NUMBER), "tokens": pa.int64()}
 )
 RL_SCHEMA = pa.schema({**COMMON, "prefix": TEXT, "prefix_success": NUMBER})
+
+FORCED = ("mrt", "rl")
+"""Schemes whose success probabilities are those of forced termination."""
 
 
 @dataclass
@@ -94,10 +98,13 @@ def build(
     problems: Sequence[Problem], policy: Policy, seed: int, args: BacktrackingArguments, mrt_args: MetaProverArguments
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Rows of backtracking search. The setting `scheme` says which; loss belongs on `completion` alone."""
-    stop = len(tokenize(policy.tokenizer, check_termination(mrt_args.mrt_termination)))
-    # A rollout from a step's prefix may be as long as the attempt before it.
-    tokens = args.max_completion_length + max(args.max_completion_length, stop + mrt_args.mrt_answer_tokens)
-    prompts, outcome = usable(problems, policy, tokens)
+    behind = 0  # tokens that follow an attempt, or a part of it
+    if args.scheme == "backtrack":
+        behind = args.max_completion_length
+    elif args.scheme in FORCED:
+        stop = tokenize(policy.tokenizer, check_termination(mrt_args.mrt_termination))
+        behind = len(stop) + mrt_args.mrt_answer_tokens
+    prompts, outcome = usable(problems, policy, args.max_completion_length + behind)
     drawn = draw(policy, list(prompts), [Prompt(ids) for ids in prompts.values()], args.num_generations, args, seed)
     attempts = dict(zip(prompts, drawn, strict=True))
     if args.scheme == "star":
@@ -283,7 +290,7 @@ def sft_row(problem: Problem, row: Row, tokenizer, max_length: int) -> dict | Dr
 
 
 def main(args: BacktrackingArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
-    if args.scheme in ("mrt", "rl") and mrt_args.mrt_termination == "explain":
+    if args.scheme in FORCED and mrt_args.mrt_termination == "explain":
         raise ValueError(
             f"scheme: {args.scheme} forces a response without thinking tags to stop; set mrt_termination to a text "
             "that ends in \\boxed{."

@@ -7,7 +7,6 @@ one ended. What is random depends on the seed and on the problems of a batch, no
 
 import hashlib
 import logging
-import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,17 +21,16 @@ from trl import ModelConfig
 
 from ..arguments import MetaProverArguments, check_choices
 from ..engines import SamplingError, load_sampler
-from ..grading import Outcome, grade
-from ..launch import DataArguments, check_known, load_splits, run_recipe
-from ..sampling import Sampler, SamplingSettings
-from ..traces import tokenize
+from ..launch import DataArguments, run_recipe
+from ..sampling import SamplingSettings
+from .problems import Policy, Problem, read_problems
 from .store import RowStore
 
 
 logger = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = 3
-"""Batches in a row that the engine fails on before the run ends."""
+"""Batches, or problems of one, that the engine fails on in a row before it is taken for dead."""
 
 
 @dataclass
@@ -79,42 +77,13 @@ class BuilderArguments(DataArguments):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         check_choices(self, BuilderArguments)
+        if getattr(self, "dataset_streaming", False):
+            raise ValueError("dataset_streaming: a builder reads all problems before it starts. Leave it out.")
 
 
 HOW_NOT_WHAT = ("output_dir", "batch_size", "sampler", "server_url", "engine", "cpus_per_actor", "dataset_test_split")
 HOW_NOT_WHAT += ("dataset_streaming", "gradient_checkpointing_use_reentrant", "ignore_bias_buffers")
 """Arguments that the rows do not depend on; a rerun may change them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A problem with its gold answer, as messages that end in the user's turn."""
-
-    id: str
-    messages: list[dict]
-    solution: str
-
-    @property
-    def text(self) -> str:
-        return self.messages[-1]["content"]
-
-    def random(self, seed: int) -> random.Random:
-        """A generator of its own, so that its draws do not depend on what stands beside it in a batch."""
-        return random.Random(f"{seed}-{self.id}")
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The engine that writes, and its tokenizer."""
-
-    sampler: Sampler
-    tokenizer: object
-
-    def prompt_ids(self, problem: Problem) -> list[int]:
-        return tokenize(
-            self.tokenizer,
-            self.tokenizer.apply_chat_template(problem.messages, tokenize=False, add_generation_prompt=True),
-        )
 
 
 def load_policy(args: BuilderArguments, model_args: ModelConfig) -> Policy:
@@ -124,68 +93,6 @@ def load_policy(args: BuilderArguments, model_args: ModelConfig) -> Policy:
     if tokenizer.chat_template is None:
         raise ValueError(f"{model_args.model_name_or_path} has no chat template. Set chat_template in the recipe.")
     return Policy(load_sampler(args.sampler, model_args, tokenizer, args.server_url), tokenizer)
-
-
-def read_problems(args: BuilderArguments) -> list[Problem]:
-    """
-    The problems of the training split, each once.
-
-    Raises:
-        `ValueError`: If there is none, or a column is missing.
-    """
-    rows, _ = load_splits(args, args.dataset_prompt_column, wants_eval=False)
-    check_known("dataset_solution_column", [args.dataset_solution_column], rows.column_names)
-    system = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
-    problems = {}
-    for row in rows.select_columns([args.dataset_prompt_column, args.dataset_solution_column]):
-        problem, solution = row[args.dataset_prompt_column], row[args.dataset_solution_column] or ""
-        messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem or ""}]
-        identity = hashlib.sha256(repr((messages, solution)).encode()).hexdigest()[:16]
-        problems.setdefault(identity, Problem(identity, [*system, *messages], str(solution)))
-    if not problems:
-        raise ValueError(f"{args.dataset_name or 'dataset_mixture'} has no rows in {args.dataset_train_split!r}.")
-    if len(problems) < len(rows):
-        logger.warning("%d of %d rows repeat a problem and are left out.", len(rows) - len(problems), len(rows))
-    return list(problems.values())
-
-
-def usable(
-    problems: Sequence[Problem], policy: Policy, tokens: int
-) -> tuple[dict[Problem, list[int]], dict[str, str | None]]:
-    """
-    The problems that rows can be built from, and why the others cannot.
-
-    Args:
-        problems (`Sequence[Problem]`):
-            A batch.
-        policy ([`Policy`]):
-            The engine.
-        tokens (`int`):
-            How many tokens are to fit behind a prompt.
-
-    Returns:
-        `tuple[dict, dict]`:
-            Prompt ids of each usable problem, and for the id of each other one the reason.
-    """
-    golds = grade(["\\boxed{}"] * len(problems), [problem.solution for problem in problems])
-    most = policy.sampler.max_length
-    if most is not None and most <= tokens:
-        raise ValueError(
-            f"The rollouts and answers take up to {tokens} tokens, but the model's context has {most}. Lower "
-            "max_completion_length or mrt_answer_tokens."
-        )
-    prompts, outcome = {}, {}
-    for problem, gold in zip(problems, golds, strict=True):
-        prompt_ids = policy.prompt_ids(problem)
-        if not problem.text.strip():
-            outcome[problem.id] = "the problem is empty"
-        elif gold is Outcome.UNPARSEABLE_GOLD:
-            outcome[problem.id] = "the gold answer cannot be parsed"
-        elif most is not None and len(prompt_ids) > most - tokens:
-            outcome[problem.id] = f"the prompt has more than {most - tokens} tokens"
-        else:
-            prompts[problem] = prompt_ids
-    return prompts, outcome
 
 
 def rollout_settings(args: BuilderArguments, seed: int) -> SamplingSettings:
@@ -209,18 +116,17 @@ def run_builder(build: Callable, schema: pa.Schema, args, model_args: ModelConfi
         card = partial(store.finish, f"Rows of {build.__module__.rpartition('.')[2]}", build.__doc__.strip())
         card()
         failed: dict[str, str] = {}
-        in_a_row = 0
+        dead = 0  # batches in a row of which nothing was built
         with tqdm(total=len(problems), initial=len(problems) - sum(len(b) for _, b in todo), unit="problem") as bar:
-            for (_, batch), result in _results(build, todo, args, model_args, mrt_args):
-                if isinstance(result, SamplingError):
-                    failed |= {problem.id: str(result) for problem in batch}
-                    in_a_row += 1
-                    if in_a_row == GIVE_UP_AFTER:
-                        break
+            for rows, outcome, unbuilt in _results(build, todo, args, model_args, mrt_args):
+                failed |= unbuilt
+                dead = 0 if outcome else dead + 1
+                if dead == GIVE_UP_AFTER:
+                    break
+                if not outcome:
                     continue
-                in_a_row = 0
-                _write(store, *result)
-                bar.update(len(batch))
+                _write(store, rows, outcome)
+                bar.update(len(outcome))
                 finished = store.finished()
                 kept = sum(reason is None for reason in finished.values())
                 bar.set_postfix(kept=f"{kept / len(finished):.0%}")
@@ -231,14 +137,15 @@ def run_builder(build: Callable, schema: pa.Schema, args, model_args: ModelConfi
             logger.warning("No row was kept: %s.", "; ".join(f"{reason} ({count})" for reason, count in reasons))
     if failed:
         named = ", ".join(list(failed)[:5]) + (", ..." if len(failed) > 5 else "")
+        given_up = " The engine failed on all of them in the end, so the run stopped." if dead == GIVE_UP_AFTER else ""
         raise RuntimeError(
-            f"{len(failed)} problems were not built ({named}), the last because: {list(failed.values())[-1]} What was "
-            f"built is in {args.output_dir}; run the same command again for the rest."
+            f"{len(failed)} problems were not built ({named}), the last because: {list(failed.values())[-1]}"
+            f"{given_up} What was built is in {args.output_dir}; run the same command again for the rest."
         )
 
 
 def _results(build, todo, args, model_args, mrt_args) -> Iterator[tuple]:
-    """Each batch with what became of it, in any order."""
+    """What became of each batch, as [`attempt`] gives it, in any order."""
     if not todo:
         return
     if args.engine == "ray":
@@ -248,17 +155,30 @@ def _results(build, todo, args, model_args, mrt_args) -> Iterator[tuple]:
         return
     policy = load_policy(args, model_args)
     for seed, batch in todo:
-        yield (seed, batch), attempt(build, batch, policy, seed, args, mrt_args)
+        yield attempt(build, batch, policy, seed, args, mrt_args)
 
 
-def attempt(build: Callable, batch: list[Problem], policy: Policy, seed: int, args, mrt_args):
-    """Rows and outcome of a batch, or the `SamplingError` that kept them from being built."""
+def attempt(
+    build: Callable, batch: list[Problem], policy: Policy, seed: int, args, mrt_args
+) -> tuple[list[dict], dict[str, str | None], dict[str, str]]:
+    """
+    Rows and outcome of a batch, and for the id of each problem that the engine failed on, why. Where it fails, the
+    problems are built one by one, so that one that cannot be had does not keep the others from it.
+    """
     try:
-        prompts_and_outcome = build(batch, policy, seed, args, mrt_args)
+        return *build(batch, policy, seed, args, mrt_args), {}
     except SamplingError as error:
-        logger.warning("Problems %s are not built: %s", ", ".join(problem.id for problem in batch), error)
-        return error
-    return prompts_and_outcome
+        if len(batch) == 1:
+            logger.warning("Problem %s is not built: %s", batch[0].id, error)
+            return [], {}, {batch[0].id: str(error)}
+    rows, outcome, failed = [], {}, {}
+    for problem in batch:
+        if len(failed) >= GIVE_UP_AFTER and not outcome:
+            failed[problem.id] = "the engine failed on the problems before it."
+            continue
+        more = attempt(build, [problem], policy, seed, args, mrt_args)
+        rows, outcome, failed = rows + more[0], outcome | more[1], failed | more[2]
+    return rows, outcome, failed
 
 
 def _write(store: RowStore, rows: list[dict], outcome: dict[str, str | None]) -> None:

@@ -16,7 +16,8 @@ from ..episodes import decode
 from ..meta_prover import check_termination, meta_prover
 from ..sampling import Prompt
 from ..traces import Trace, segment, tokenize
-from .builder import BuilderArguments, Policy, Problem, launch_builder, rollout_settings, run_builder, usable
+from .builder import BuilderArguments, launch_builder, rollout_settings, run_builder
+from .problems import Policy, Problem, usable
 from .star import MESSAGES
 
 

@@ -12,13 +12,12 @@ class _Actor:
         self.policy = load_policy(args, model_args)
 
     def __call__(self, item: dict) -> dict:
-        seed, batch = work = pickle.loads(item["work"])
-        result = attempt(self.build, batch, self.policy, seed, self.args, self.mrt_args)
-        return {"result": pickle.dumps((work, result))}
+        seed, batch = pickle.loads(item["work"])
+        return {"result": pickle.dumps(attempt(self.build, batch, self.policy, seed, self.args, self.mrt_args))}
 
 
 def results(build: Callable, todo: list, args, model_args, mrt_args) -> Iterator[tuple]:
-    """Each batch with what became of it, as [`~mrt_plugin.data.builder.attempt`] gives it, in any order."""
+    """What became of each batch, as [`~mrt_plugin.data.builder.attempt`] gives it, in any order."""
     import ray
     import ray.data
 

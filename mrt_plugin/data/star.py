@@ -10,11 +10,11 @@ the model that was fine-tuned on these rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from trl import ModelConfig
 
 from ..arguments import MetaProverArguments, check_choices
 from ..episodes import CLOSE, OPEN, decode, split_answer
@@ -22,7 +22,8 @@ from ..grading import Outcome, grade
 from ..meta_prover import Measurement, check_termination, meta_prover
 from ..sampling import Prompt
 from ..traces import Trace, opening_ids, segment, tokenize
-from .builder import BuilderArguments, Policy, Problem, launch_builder, rollout_settings, run_builder, usable
+from .builder import BuilderArguments, launch_builder, rollout_settings, run_builder
+from .problems import Policy, Problem, usable
 
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
@@ -150,9 +151,15 @@ def select_outcome(tokenizer, traces: Sequence[Trace], prompt_ids, completions, 
     ]
 
 
+def main(args: StarArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
+    if args.selection == "mrt" and mrt_args.mrt_estimator != "sample":
+        raise ValueError("selection: mrt keeps an answer that the meta-prover wrote; set mrt_estimator: sample.")
+    run_builder(build, SCHEMA, args, model_args, mrt_args)
+
+
 def run(arguments: list[str] | None = None) -> None:
     """Runs a recipe; `arguments` are those of the command line."""
-    launch_builder("star", StarArguments, partial(run_builder, build, SCHEMA), arguments)
+    launch_builder("star", StarArguments, main, arguments)
 
 
 if __name__ == "__main__":

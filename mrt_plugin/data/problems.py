@@ -1,0 +1,108 @@
+r"""Problems as the builders take them, and which of them rows can be built from."""
+
+import hashlib
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..grading import Outcome, grade
+from ..launch import check_known, load_splits
+from ..sampling import Sampler
+from ..traces import tokenize
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A problem with its gold answer, as messages that end in the user's turn."""
+
+    id: str
+    messages: list[dict]
+    solution: str
+
+    @property
+    def text(self) -> str:
+        return self.messages[-1]["content"]
+
+    def random(self, seed: int) -> random.Random:
+        """A generator of its own, so that its draws do not depend on what stands beside it in a batch."""
+        return random.Random(f"{seed}-{self.id}")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The engine that writes, and its tokenizer."""
+
+    sampler: Sampler
+    tokenizer: object
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        return tokenize(
+            self.tokenizer,
+            self.tokenizer.apply_chat_template(problem.messages, tokenize=False, add_generation_prompt=True),
+        )
+
+
+def read_problems(args) -> list[Problem]:
+    """
+    The problems of the training split that [`~mrt_plugin.data.builder.BuilderArguments`] name, each once.
+
+    Raises:
+        `ValueError`: If there is none, or a column is missing.
+    """
+    rows, _ = load_splits(args, args.dataset_prompt_column, wants_eval=False)
+    check_known("dataset_solution_column", [args.dataset_solution_column], rows.column_names)
+    system = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
+    problems = {}
+    for row in rows.select_columns([args.dataset_prompt_column, args.dataset_solution_column]):
+        problem, solution = row[args.dataset_prompt_column], row[args.dataset_solution_column] or ""
+        messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem or ""}]
+        identity = hashlib.sha256(repr((messages, solution)).encode()).hexdigest()[:16]
+        problems.setdefault(identity, Problem(identity, [*system, *messages], str(solution)))
+    if not problems:
+        raise ValueError(f"{args.dataset_name or 'dataset_mixture'} has no rows in {args.dataset_train_split!r}.")
+    if len(problems) < len(rows):
+        logger.warning("%d of %d rows repeat a problem and are left out.", len(rows) - len(problems), len(rows))
+    return list(problems.values())
+
+
+def usable(
+    problems: Sequence[Problem], policy: Policy, tokens: int
+) -> tuple[dict[Problem, list[int]], dict[str, str | None]]:
+    """
+    The problems that rows can be built from, and why the others cannot.
+
+    Args:
+        problems (`Sequence[Problem]`):
+            A batch.
+        policy ([`Policy`]):
+            The engine.
+        tokens (`int`):
+            How many tokens are to fit behind a prompt.
+
+    Returns:
+        `tuple[dict, dict]`:
+            Prompt ids of each usable problem, and for the id of each other one the reason.
+    """
+    golds = grade(["\\boxed{}"] * len(problems), [problem.solution for problem in problems])
+    most = policy.sampler.max_length
+    if most is not None and most <= tokens:
+        raise ValueError(
+            f"The rollouts and answers take up to {tokens} tokens, but the model's context has {most}. Lower "
+            "max_completion_length or mrt_answer_tokens."
+        )
+    prompts, outcome = {}, {}
+    for problem, gold in zip(problems, golds, strict=True):
+        prompt_ids = policy.prompt_ids(problem)
+        if not problem.text.strip():
+            outcome[problem.id] = "the problem is empty"
+        elif gold is Outcome.UNPARSEABLE_GOLD:
+            outcome[problem.id] = "the gold answer cannot be parsed"
+        elif most is not None and len(prompt_ids) > most - tokens:
+            outcome[problem.id] = f"the prompt has more than {most - tokens} tokens"
+        else:
+            prompts[problem] = prompt_ids
+    return prompts, outcome
