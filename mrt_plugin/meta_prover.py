@@ -118,8 +118,8 @@ class MetaProver:
         self.termination = check_termination(termination, estimator)
         if estimator == "likelihood" and not hasattr(sampler, "score"):
             raise ValueError(
-                f"mrt_estimator: likelihood needs log-probabilities, which {type(sampler).__name__} does not give. Set "
-                "mrt_estimator: sample, or sampler: transformers."
+                f"mrt_estimator: likelihood needs log-probabilities, which {type(sampler).__name__} does not give. "
+                "Set mrt_estimator: sample, or sampler: transformers."
             )
         self.estimator = estimator
 

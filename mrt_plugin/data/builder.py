@@ -22,8 +22,10 @@ from trl import ModelConfig
 from ..arguments import MetaProverArguments, check_choices
 from ..engines import SamplingError, load_sampler
 from ..launch import DataArguments, run_recipe
-from ..sampling import SamplingSettings
-from .problems import Policy, Problem, read_problems
+from ..meta_prover import check_termination
+from ..sampling import Prompt, SamplingSettings
+from ..traces import Trace, segment, tokenize
+from .problems import Policy, Problem, read_problems, usable
 from .store import RowStore
 
 
@@ -97,6 +99,28 @@ def load_policy(args: BuilderArguments, model_args: ModelConfig) -> Policy:
 
 def rollout_settings(args: BuilderArguments, seed: int) -> SamplingSettings:
     return SamplingSettings(args.max_completion_length, args.temperature, args.top_p, seed)
+
+
+def roll_out(
+    problems: Sequence[Problem], policy: Policy, seed: int, args: BuilderArguments, mrt_args: MetaProverArguments
+) -> tuple[dict[Problem, list[tuple[list[int], Trace]]], dict[str, str | None]]:
+    """
+    Rollouts that think, in one call: of each usable problem the completions, in tokens, with their traces. And for the
+    id of each other problem, why it is none.
+    """
+    stop = tokenize(policy.tokenizer, check_termination(mrt_args.mrt_termination))
+    room = args.max_completion_length + len(stop) + mrt_args.mrt_answer_tokens
+    prompts, outcome = usable(problems, policy, room)
+    drawn = policy.sampler.sample(
+        [Prompt(prompt_ids) for prompt_ids in prompts.values()], args.num_generations, rollout_settings(args, seed)
+    )
+    rollouts = {}
+    for (problem, prompt_ids), completions in zip(prompts.items(), drawn, strict=True):
+        rollouts[problem] = [
+            (ids, segment(policy.tokenizer, prompt_ids, ids, problem.solution, mrt_args.mrt_episodes))
+            for ids in completions
+        ]
+    return rollouts, outcome
 
 
 def run_builder(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, mrt_args: MetaProverArguments):

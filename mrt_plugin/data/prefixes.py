@@ -13,11 +13,10 @@ import pyarrow as pa
 
 from ..arguments import MetaProverArguments
 from ..episodes import decode
-from ..meta_prover import check_termination, meta_prover
-from ..sampling import Prompt
-from ..traces import Trace, segment, tokenize
-from .builder import BuilderArguments, launch_builder, rollout_settings, run_builder
-from .problems import Policy, Problem, usable
+from ..meta_prover import meta_prover
+from ..traces import Trace
+from .builder import BuilderArguments, launch_builder, roll_out, run_builder
+from .problems import Policy, Problem
 from .star import MESSAGES
 
 
@@ -41,16 +40,11 @@ def build(
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Prefixes of thinking for RL: `prefix`, cut after a random number of episodes, and its J in `prefix_success`."""
     tokenizer = policy.tokenizer
-    stop = len(tokenize(tokenizer, check_termination(mrt_args.mrt_termination)))
-    prompts, outcome = usable(problems, policy, args.max_completion_length + stop + mrt_args.mrt_answer_tokens)
-    drawn = policy.sampler.sample(
-        [Prompt(ids) for ids in prompts.values()], args.num_generations, rollout_settings(args, seed)
-    )
+    rollouts, outcome = roll_out(problems, policy, seed, args, mrt_args)
     found, traces = [], []
-    for (problem, prompt_ids), completions in zip(prompts.items(), drawn, strict=True):
+    for problem, group in rollouts.items():
         generator = problem.random(seed=args.seed)
-        for index, completion in enumerate(completions):
-            whole = segment(tokenizer, prompt_ids, completion, problem.solution, mrt_args.mrt_episodes)
+        for index, (_, whole) in enumerate(group):
             episodes = generator.randrange(max(whole.episodes, 1))  # none to all but the last
             cut = whole.cuts[episodes]
             traces.append(Trace(whole.token_ids[:cut], [cut], problem.solution))
@@ -73,7 +67,7 @@ def build(
         if not np.isnan(measurement.success_probability[0])
     ]
     kept = {row["problem_id"] for row in rows}
-    outcome |= {p.id: None if p.id in kept else "no answer of the meta-prover could be graded" for p in prompts}
+    outcome |= {p.id: None if p.id in kept else "no answer of the meta-prover could be graded" for p in rollouts}
     return rows, outcome
 
 

@@ -19,11 +19,10 @@ from trl import ModelConfig
 from ..arguments import MetaProverArguments, check_choices
 from ..episodes import CLOSE, OPEN, decode, split_answer
 from ..grading import Outcome, grade
-from ..meta_prover import Measurement, check_termination, meta_prover
-from ..sampling import Prompt
-from ..traces import Trace, opening_ids, segment, tokenize
-from .builder import BuilderArguments, launch_builder, rollout_settings, run_builder
-from .problems import Policy, Problem, usable
+from ..meta_prover import Measurement, meta_prover
+from ..traces import Trace, opening_ids, tokenize
+from .builder import BuilderArguments, launch_builder, roll_out, run_builder
+from .problems import Policy, Problem
 
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
@@ -64,31 +63,20 @@ def build(
     problems: Sequence[Problem], policy: Policy, seed: int, args: StarArguments, mrt_args: MetaProverArguments
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Demonstrations for SFT: `messages`, where the assistant's turn is thinking in tags and an answer."""
-    tokenizer = policy.tokenizer
-    stop = len(tokenize(tokenizer, check_termination(mrt_args.mrt_termination)))
-    prompts, outcome = usable(problems, policy, args.max_completion_length + stop + mrt_args.mrt_answer_tokens)
-    drawn = policy.sampler.sample(
-        [Prompt(ids) for ids in prompts.values()], args.num_generations, rollout_settings(args, seed)
-    )
-    traces = {
-        problem: [
-            segment(tokenizer, prompt_ids, completion, problem.solution, mrt_args.mrt_episodes)
-            for completion in completions
-        ]
-        for (problem, prompt_ids), completions in zip(prompts.items(), drawn, strict=True)
-    }
+    rollouts, outcome = roll_out(problems, policy, seed, args, mrt_args)
     if args.selection == "mrt":
-        measured = iter(
-            meta_prover(mrt_args, policy.sampler, tokenizer, seed + 1).success_probabilities(
-                [trace for group in traces.values() for trace in group]
-            )
-        )
-        found = {p: select_mrt(tokenizer, group, [next(measured) for _ in group]) for p, group in traces.items()}
+        traces = [trace for group in rollouts.values() for _, trace in group]
+        prover = meta_prover(mrt_args, policy.sampler, policy.tokenizer, seed + 1)
+        measured = iter(prover.success_probabilities(traces))
+        found = {
+            problem: select_mrt(policy.tokenizer, [(trace, next(measured)) for _, trace in group])
+            for problem, group in rollouts.items()
+        }
         why = "no rollout raised the success probability"
     else:
         found = {
-            problem: select_outcome(tokenizer, traces[problem], prompt_ids, completions, problem.solution)
-            for (problem, prompt_ids), completions in zip(prompts.items(), drawn, strict=True)
+            problem: select_outcome(policy.tokenizer, policy.prompt_ids(problem), group, problem.solution)
+            for problem, group in rollouts.items()
         }
         why = "no rollout was right"
     rows = []
@@ -102,20 +90,20 @@ def build(
                     "messages": [*problem.messages, {"role": "assistant", "content": content}],
                     "problem": problem.text,
                     "solution": problem.solution,
-                    "tokens": len(tokenize(tokenizer, content)),
+                    "tokens": len(tokenize(policy.tokenizer, content)),
                     **row,
                 }
             )
     return rows, outcome
 
 
-def select_mrt(tokenizer, traces: Sequence[Trace], measurements: Sequence[Measurement]) -> list[dict]:
+def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list[dict]:
     """
     What is kept of a problem's traces: of each its prefix with the highest J, the earliest of equals, if that is above
     J_0 and a right answer was given there. The trace with the most progress first, the shorter of equals.
     """
     kept = []
-    for index, (trace, measurement) in enumerate(zip(traces, measurements, strict=True)):
+    for index, (trace, measurement) in enumerate(measured):
         success = measurement.success_probability
         best = int(np.argmax(np.nan_to_num(success, nan=-1.0)))
         answer = measurement.right_answers[best] if measurement.right_answers else None
@@ -133,10 +121,10 @@ def select_mrt(tokenizer, traces: Sequence[Trace], measurements: Sequence[Measur
     return [row for _, row in sorted(kept, key=lambda item: item[0])]
 
 
-def select_outcome(tokenizer, traces: Sequence[Trace], prompt_ids, completions, solution: str) -> list[dict]:
+def select_outcome(tokenizer, prompt_ids, rollouts: Sequence[tuple[list[int], Trace]], solution: str) -> list[dict]:
     """The rollouts of a problem whose answer is right, as they were written, in the order in which they were drawn."""
     opened = not opening_ids(tokenizer, prompt_ids)
-    texts = [decode(tokenizer, completion) for completion in completions]
+    texts = [decode(tokenizer, completion_ids) for completion_ids, _ in rollouts]
     outcomes = grade([split_answer(text, opened) for text in texts], [solution] * len(texts))
     return [
         {
@@ -146,7 +134,7 @@ def select_outcome(tokenizer, traces: Sequence[Trace], prompt_ids, completions, 
             "kept_episodes": trace.episodes,
             "episodes": trace.episodes,
         }
-        for index, (trace, text, outcome) in enumerate(zip(traces, texts, outcomes, strict=True))
+        for index, ((_, trace), text, outcome) in enumerate(zip(rollouts, texts, outcomes, strict=True))
         if outcome is Outcome.RIGHT
     ]
 
