@@ -24,23 +24,22 @@ import pyarrow as pa
 from trl import ModelConfig
 
 from ..arguments import MetaProverArguments, check_choices
-from ..episodes import decode, token_boundaries
-from ..grading import Outcome, grade
+from ..episodes import token_boundaries
 from ..meta_prover import MetaProver, check_termination, meta_prover
 from ..sampling import Prompt
 from ..traces import Trace, tokenize
-from .builder import BuilderArguments, launch_builder, rollout_settings, run_builder
+from .attempts import Attempt, draw, success_probability
+from .builder import BuilderArguments, launch_builder, run_builder
 from .problems import Policy, Problem, usable
 from .steps import backtrack, best_step, episodes_of, parse_steps, rise, star
 
 
-TEXT, NUMBER = pa.string(), pa.float64()
+TEXT = pa.string()
 COMMON = {"problem_id": TEXT, "problem": TEXT, "solution": TEXT}
-SFT_SCHEMA = pa.schema(
-    # J after 0, 1, ... steps (`backtrack`), or before and after the backtrack (`mrt`)
-    {**COMMON, "prompt": TEXT, "completion": TEXT, "success_probabilities": pa.list_(NUMBER), "tokens": pa.int64()}
-)
-RL_SCHEMA = pa.schema({**COMMON, "prefix": TEXT, "prefix_success": NUMBER})
+# J after 0, 1, ... steps (`backtrack`), or before and after the backtrack (`mrt`).
+MEASURED = {"success_probabilities": pa.list_(pa.float64())}
+SFT_SCHEMA = pa.schema({**COMMON, "prompt": TEXT, "completion": TEXT, **MEASURED, "tokens": pa.int64()})
+RL_SCHEMA = pa.schema({**COMMON, "prefix": TEXT, "prefix_success": pa.float64()})
 
 FORCED = ("mrt", "rl")
 """Schemes whose success probabilities are those of forced termination."""
@@ -64,24 +63,6 @@ class BacktrackingArguments(BuilderArguments):
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A response: its text, its token ids without the end-of-sequence token, and how it went."""
-
-    text: str
-    token_ids: list[int]
-    ended: bool
-    outcome: Outcome
-
-    @property
-    def right(self) -> bool:
-        return self.ended and self.outcome is Outcome.RIGHT
-
-    @property
-    def failed(self) -> bool:
-        return self.outcome in (Outcome.WRONG, Outcome.NO_ANSWER)
-
-
-@dataclass(frozen=True)
 class Row:
     """What is context, what is trained, and the success probabilities that decided it."""
 
@@ -90,8 +71,11 @@ class Row:
     success: Sequence[float] | None = None
 
 
-class Dropped(Exception):
+@dataclass(frozen=True)
+class Dropped:
     """Why no row can be made of a problem's attempts."""
+
+    why: str
 
 
 def build(
@@ -120,32 +104,10 @@ def build(
     for problem, row in found.items():
         if isinstance(row, Row):
             row = sft_row(problem, row, policy.tokenizer, args.max_length)
-        outcome[problem.id] = str(row) if isinstance(row, Dropped) else None
+        outcome[problem.id] = row.why if isinstance(row, Dropped) else None
         if not isinstance(row, Dropped):
             rows.append({"problem_id": problem.id, "problem": problem.text, "solution": problem.solution, **row})
     return rows, outcome
-
-
-def draw(policy: Policy, problems: Sequence[Problem], prompts: Sequence[Prompt], n: int, args, seed: int):
-    """`n` graded rollouts from each prompt, which belongs to the problem at its place."""
-    settings = rollout_settings(args, seed)
-    completions = policy.sampler.sample(prompts, n, settings)
-    texts = [[decode(policy.tokenizer, token_ids) for token_ids in group] for group in completions]
-    golds = [problem.solution for problem in problems for _ in range(n)]
-    outcomes = iter(grade([text for group in texts for text in group], golds))
-    special = set(policy.tokenizer.all_special_ids)
-    return [
-        [
-            Attempt(
-                text,
-                [token for token in token_ids if token not in special],
-                len(token_ids) < settings.max_new_tokens,
-                next(outcomes),
-            )
-            for text, token_ids in zip(*group, strict=True)
-        ]
-        for group in zip(texts, completions, strict=True)
-    ]
 
 
 def star_row(attempts: Sequence[Attempt]) -> Row | Dropped:
@@ -199,14 +161,6 @@ def backtrack_row(attempt: Attempt, solution, success: list[float], rollouts: li
         except ValueError:  # its steps are not numbered on from the best step
             continue
     return Dropped("no right path from the best step numbers its steps on")
-
-
-def success_probability(rollouts: Sequence[Attempt]) -> float:
-    """J of the prefix that the rollouts go on from; NaN where none could be graded."""
-    graded = [
-        attempt.outcome is Outcome.RIGHT for attempt in rollouts if attempt.failed or attempt.outcome is Outcome.RIGHT
-    ]
-    return float(np.mean(graded)) if graded else float("nan")
 
 
 def mrt_rows(
