@@ -138,7 +138,7 @@ def run_builder(build: Callable, schema: pa.Schema, args, model_args: ModelConfi
         todo = [(_batch_seed(args.seed, batch), [p for p in batch if p.id not in done]) for batch in seeded]
         todo = [(seed, batch) for seed, batch in todo if batch]
         card = partial(store.finish, f"Rows of {build.__module__.rpartition('.')[2]}", build.__doc__.strip())
-        card()
+        _save(store, card)
         failed: dict[str, str] = {}
         dead = 0  # batches in a row of which nothing was built
         with tqdm(total=len(problems), initial=len(problems) - sum(len(b) for _, b in todo), unit="problem") as bar:
@@ -149,12 +149,12 @@ def run_builder(build: Callable, schema: pa.Schema, args, model_args: ModelConfi
                     break
                 if not outcome:
                     continue
-                _write(store, rows, outcome)
+                _save(store, partial(store.write, rows, outcome))
                 bar.update(len(outcome))
                 finished = store.finished()
                 kept = sum(reason is None for reason in finished.values())
                 bar.set_postfix(kept=f"{kept / len(finished):.0%}")
-        card()
+        _save(store, card)
         finished = store.finished()
         if None not in finished.values():
             reasons = Counter(finished.values()).most_common()
@@ -205,9 +205,9 @@ def attempt(
     return rows, outcome, failed
 
 
-def _write(store: RowStore, rows: list[dict], outcome: dict[str, str | None]) -> None:
+def _save(store: RowStore, save: Callable) -> None:
     try:
-        store.write(rows, outcome)
+        save()
     except OSError as error:
         raise OSError(
             error.errno,
