@@ -28,7 +28,8 @@ ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*/*/config_*.yaml"))
 PAPER = [path for path in RECIPES if path.parts[-3] not in ("tiny-cpu", "Qwen3-1.7B")]
 SMALL = CPU | {"num_generations": 4, "max_completion_length": 8, "gradient_accumulation_steps": 1}
-SMALL |= {"weight_decay": 0.0}  # or weights would change without a gradient
+SMALL |= {"weight_decay": 0.0, "report_to": "none"}  # with decay, weights would change without a gradient
+GRPO_ONLY = ("use_vllm", "num_generations", "max_completion_length", "mrt_answer_tokens")
 ON_CPU = {"use_vllm": False, "torch_dtype": "float32"}
 PROBLEM = {"problem": "Find x with 3 x = 15.", "solution": "5"}
 ROWS = {  # as the builders write them
@@ -84,9 +85,7 @@ def run(path, tmp_path, data, text=None, **overrides):
     copied.write_text(text.replace(data_set, data))
     options = {"output_dir": tmp_path / "out"} | overrides
     if path.parts[-2] == "sft":
-        options = {
-            k: v for k, v in options.items() if k not in ("use_vllm", "num_generations", "max_completion_length")
-        }
+        options = {field: value for field, value in options.items() if field not in GRPO_ONLY}
     arguments = []
     for field, value in options.items():
         arguments += [f"--{field}", *map(str, value if isinstance(value, list) else [value])]
@@ -102,12 +101,10 @@ def test_every_recipe_trains(path, tmp_path, model_path, folder, monkeypatch):
     # A random model earns nothing, and then nothing changes; so every other answer is right.
     verdicts = cycle([Outcome.RIGHT, Outcome.WRONG])
     monkeypatch.setattr("mrt_plugin.rewards.grade", lambda answers, golds: [next(verdicts) for _ in answers])
-    generations = fields(path).get("num_generations", 4)
-    sizes = SMALL | {"num_generations": generations, "per_device_train_batch_size": generations, "report_to": "none"}
+    group = fields(path).get("num_generations", 4)
+    sizes = SMALL | {"num_generations": group, "per_device_train_batch_size": group}
     if fields(path).get("mrt_prefix", "none") != "dataset":
         sizes["mrt_answer_tokens"] = 4
-    if path.parts[-2] == "sft":
-        del sizes["mrt_answer_tokens"]
     run(path, tmp_path, folder(schema(path)), **sizes, **ON_CPU, model_name_or_path=model_path)
     assert len(changed(model_path, tmp_path / "out")) > 20
 
@@ -121,10 +118,8 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "line", "match"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN]
-)
-def test_a_broken_recipe_fails_before_the_model_loads(tmp_path, folder, overrides, line, match):
+@pytest.mark.parametrize(("what", "overrides", "line", "match"), BROKEN, ids=[case[0] for case in BROKEN])
+def test_a_broken_recipe_fails_before_the_model_loads(tmp_path, folder, what, overrides, line, match):
     path = ROOT / "recipes/DeepSeek-R1-Distill-Qwen-1.5B/grpo/config_mrt.yaml"
     data = folder("prefixes", without=overrides.get("without"))
     overrides = {field: value for field, value in overrides.items() if field != "without"}
@@ -135,17 +130,13 @@ def test_a_broken_recipe_fails_before_the_model_loads(tmp_path, folder, override
 
 @pytest.mark.parametrize("task", ["grpo", "sft"])
 def test_an_sft_or_grpo_recipe_names_its_unknown_field(tmp_path, folder, task):
-    [path] = (ROOT / f"recipes/DeepSeek-R1-Distill-Qwen-1.5B/{task}").glob("config_outcome.yaml")
-    with pytest.raises(
-        ValueError, match="config_outcome.yaml: .*no field 'learning_rat'. Did you mean 'learning_rate'"
-    ):
+    path = ROOT / f"recipes/DeepSeek-R1-Distill-Qwen-1.5B/{task}/config_outcome.yaml"
+    with pytest.raises(ValueError, match="config_outcome.yaml: .*'learning_rat'. Did you mean 'learning_rate'"):
         run(path, tmp_path, "nowhere", path.read_text() + "\nlearning_rat: 1\n")
 
 
 # Of wrong rollouts, those that go on lose alpha J and those that stop nothing: a random model learns too.
 REWARDS = ["accuracy" if TRL_1 or find_spec("open_r1") else "mrt_accuracy", "mrt_progress"]
-
-
 NEEDS_DEEPSPEED = pytest.mark.skipif(not find_spec("deepspeed"), reason="needs deepspeed")
 
 
@@ -157,8 +148,7 @@ def test_accelerate_launches_a_recipe(tmp_path, model_path, folder, sharding):
     config = ["--config_file", ROOT / f"recipes/accelerate_configs/{sharding}.yaml", "--num_processes", "2"]
     config = [*config, "--mixed_precision", "no"] if sharding else ["--num_processes", "1", "--cpu"]
     overrides = SMALL | ON_CPU | {"model_name_or_path": model_path, "dataset_name": folder("prefixes")}
-    overrides |= {"report_to": "none", "output_dir": tmp_path / "out"}
-    overrides |= {"per_device_train_batch_size": 2 if sharding else 4}
+    overrides |= {"output_dir": tmp_path / "out", "per_device_train_batch_size": 2 if sharding else 4}
     options = [str(part) for field, value in overrides.items() for part in (f"--{field}", value)]
     command = [*config, "-m", "mrt_plugin.grpo", "--config", path, "--reward_funcs", *REWARDS, *options]
     launch("accelerate.commands.launch", *map(str, command), timeout=600)
@@ -206,8 +196,7 @@ def test_a_recipe_opens_with_what_one_needs_to_know(path):
         command = " ".join(header.replace("#", "").replace("\\\n", "").split())
         launcher = "accelerate launch --config_file recipes/accelerate_configs/zero3.yaml"
         assert f"{launcher} -m mrt_plugin.{task} --config recipes/{name(path)} Override:" in command
-    needed = re.findall(r"recipes/\S+\.(?:yaml|sh|md)", header)
-    assert all((ROOT / file).exists() for file in needed)
+    assert all((ROOT / file).exists() for file in re.findall(r"recipes/\S+\.(?:yaml|sh|md)", header))
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp", "zero2", "zero3"])
@@ -229,8 +218,8 @@ def test_the_slurm_script_launches_on_every_node(tmp_path):
     for command, line in stand_ins.items():
         (tmp_path / command).write_text(f"#!/bin/bash\n{line}\n")
         (tmp_path / command).chmod(0o755)
-    slurm = {"SUBMIT_DIR": str(ROOT), "JOB_NODELIST": "x", "JOB_NUM_NODES": "2", "JOB_ID": "7", "GPUS_ON_NODE": "4"}
-    environment = os.environ | {f"SLURM_{key}": value for key, value in slurm.items()}
+    job = {"SUBMIT_DIR": str(ROOT), "JOB_NODELIST": "x", "JOB_NUM_NODES": "2", "JOB_ID": "7", "GPUS_ON_NODE": "4"}
+    environment = os.environ | {f"SLURM_{key}": value for key, value in job.items()}
     environment["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
     script = ["bash", ROOT / "recipes/slurm/train.slurm", "sft", "zero3", "some.yaml", "--output_dir", "a b"]
     subprocess.run(script, env=environment, check=True)
@@ -281,13 +270,11 @@ def test_fine_tuning_keeps_the_thinking(path, tmp_path, r1_like, folder, monkeyp
     monkeypatch.setattr(SFTTrainer, "train", spy)
     messages = ROWS["star"]["messages"]
     assert r1_like.apply_chat_template(messages, tokenize=False) == f"{ASKED}\n\n\\boxed{{5}}<|eos|>"  # lost
-    sizes = {field: value for field, value in SMALL.items()} | {"report_to": "none", "torch_dtype": "float32"}
-    run(path, tmp_path, folder("star"), **sizes, model_name_or_path=tmp_path / "r1")
+    run(path, tmp_path, folder("star"), **SMALL, **ON_CPU, model_name_or_path=tmp_path / "r1")
     assert {tuple(ids) for ids in trained} == {tuple(r1_like(ASKED + TURN, add_special_tokens=False)["input_ids"])}
     saved = AutoTokenizer.from_pretrained(tmp_path / "out")
-    generated_from = saved.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
-    assert generated_from == ASKED
-    opened = saved(generated_from + "<think>\n", add_special_tokens=False)["input_ids"]
+    assert saved.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True) == ASKED
+    opened = saved(ASKED + "<think>\n", add_special_tokens=False)["input_ids"]
     assert trained[0][: len(opened)] == opened  # what the model is trained on begins as what it goes on from
 
 
@@ -303,12 +290,9 @@ def test_rollouts_start_as_the_models_own_template_says(path, tmp_path, r1_like,
         return prompt_ids, *rest
 
     monkeypatch.setattr(MRTTrainer, "_tokenize_prompts", spy)
-    sizes = SMALL | ON_CPU | {"report_to": "none", "max_steps": 1, "mrt_answer_tokens": 4}
-    run(path, tmp_path, folder(schema(path)), **sizes, model_name_or_path=tmp_path / "r1")
-    prefix = ROWS[schema(path)].get("prefix", "")
-    starts = {f"{ASKED}<think>\n{prefix}"}
-    if fields(path).get("mrt_credit") in ("mixed", "termination"):
-        stop = check_termination(fields(path)["mrt_termination"])
-        forced = {start + stop for start in starts}
-        starts = starts | forced if fields(path)["mrt_credit"] == "mixed" else starts
+    model = {"model_name_or_path": tmp_path / "r1", "mrt_answer_tokens": 4}
+    run(path, tmp_path, folder(schema(path)), **SMALL, **ON_CPU, **model)
+    starts = {f"{ASKED}<think>\n" + ROWS[schema(path)].get("prefix", "")}
+    if fields(path).get("mrt_credit") == "mixed":  # half of them are made to stop
+        starts |= {start + check_termination(fields(path)["mrt_termination"]) for start in starts}
     assert {r1_like.decode(ids) for ids in seen} == starts
