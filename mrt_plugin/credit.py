@@ -18,6 +18,7 @@ from .arguments import MRTArguments
 from .episodes import CLOSE
 from .meta_prover import check_termination
 from .progress import progress
+from .recipe import did_you_mean
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
 from .upstream import TRL_1
 
@@ -209,6 +210,7 @@ def check_combination(
         raise ValueError(
             f"The training data lacks the column(s) {missing}, which mrt_credit: {credit} with mrt_prefix: {prefix} "
             f"and {[reward_name(reward) for reward in reward_funcs]} need; it has {columns}."
+            + "".join(did_you_mean(column, missing) for column in columns)
         )
     if credit == "none":
         if prefix != "none":

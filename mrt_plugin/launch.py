@@ -1,7 +1,6 @@
 r"""What the launchers share: which upstream runs a recipe, its data, its rewards, its model, where it goes on from."""
 
 import argparse
-import difflib
 import importlib
 import os
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import ScriptArguments, get_quantization_config
 
 from . import rewards
-from .recipe import RecipeParser
+from .recipe import RecipeParser, did_you_mean
 from .upstream import TRL_1
 
 
@@ -104,9 +103,18 @@ def check_known(field_name: str, names: Iterable[str], known: Iterable[str]) -> 
     known = list(known)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{field_name}: unknown {name!r}.{hint} Known: {', '.join(known)}.")
+            raise ValueError(f"{field_name}: unknown {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+
+
+def check_sft_columns(rows: Dataset, text_field: str) -> None:
+    """Raises a `ValueError` if rows have no column that [`~trl.SFTTrainer`] could train on."""
+    columns, known = rows.column_names, {"messages", "conversations", "prompt", "input_ids", text_field}
+    if columns is not None and not known & set(columns):  # a stream may not know them
+        hints = "".join(did_you_mean(column, known) for column in columns)
+        raise ValueError(
+            f"The training data needs a column 'messages', or 'prompt' and 'completion', or {text_field!r} (as "
+            f"dataset_text_field says); it has {columns}.{hints}"
+        )
 
 
 def imported_reward(name: str) -> Callable:

@@ -19,7 +19,7 @@ from trl import ModelConfig
 from .arguments import MRTArguments
 from .callback import MRTCallback
 from .credit import prepare
-from .launch import REWARDS, check_known, check_splits, imported_reward
+from .launch import REWARDS, check_known, check_sft_columns, check_splits, imported_reward
 from .trainer import MRTTrainer
 from .upstream import TRL_1
 
@@ -144,7 +144,9 @@ def sft(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for SFT, after the same check."""
     register()
     check_known("callbacks", training_args.callbacks, open_r1.utils.callbacks.CALLBACKS)
-    check_splits(open_r1.utils.get_dataset(script_args), script_args, None, training_args.eval_strategy != "no")
+    splits = open_r1.utils.get_dataset(script_args)
+    train, _ = check_splits(splits, script_args, None, training_args.eval_strategy != "no")
+    check_sft_columns(train, training_args.dataset_text_field)
     open_r1.sft.main(script_args, training_args, model_args)
 
 

@@ -114,9 +114,8 @@ class RecipeParser(TrlParser):
                         f"without Open-R1's launcher it is always {FIXED[name]!r}."
                     )
                 return []
-            close = difflib.get_close_matches(name, known | set(RENAMED), n=1, cutoff=0.8)
             raise ValueError(
-                f"trl {trl.__version__} has no field {written!r}." + (f" Did you mean {close[0]!r}?" if close else "")
+                f"trl {trl.__version__} has no field {written!r}.{did_you_mean(name, known | set(RENAMED))}"
             )
         values = VALUES.get(new_name, {})
         if TRL_1:
@@ -125,6 +124,20 @@ class RecipeParser(TrlParser):
         if values and value not in (*values, *values.values()):
             raise ValueError(f"trl {trl.__version__} has no {written}: {value}; it has {list(values)}.")
         return [(here, values.get(value, value) if values else value)]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """
+    The end of an error message about an unknown name.
+
+    ```python
+    >>> did_you_mean("message", ["messages", "prompt"]), did_you_mean("x", ["messages"])
+    (" Did you mean 'messages'?", '')
+
+    ```
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -9,11 +9,12 @@ command line wins. A run that finds a checkpoint in `output_dir` goes on from th
 
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
-from .launch import RecipeArguments, launch, load_splits, resume_point, trainer_kwargs
+from .launch import RecipeArguments, check_sft_columns, launch, load_splits, resume_point, trainer_kwargs
 
 
 def main(script_args: RecipeArguments, training_args: SFTConfig, model_args: ModelConfig):
     train, test = load_splits(script_args, None, wants_eval=training_args.eval_strategy != "no")
+    check_sft_columns(train, training_args.dataset_text_field)
     trainer = SFTTrainer(
         args=training_args,
         train_dataset=train,

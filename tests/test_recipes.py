@@ -128,6 +128,16 @@ def test_a_broken_recipe_fails_before_the_model_loads(tmp_path, folder, what, ov
         run(path, tmp_path, data, f"{path.read_text()}\n{line}\n", **settings, use_vllm=False, **overrides)
 
 
+def test_rows_that_cannot_be_fine_tuned_on_fail_before_the_model_loads(tmp_path, folder):
+    path = ROOT / "recipes/DeepSeek-R1-Distill-Qwen-1.5B/sft/config_mrt.yaml"
+    data = folder("star")
+    rows = Path(data) / "train.jsonl"
+    rows.write_text(rows.read_text().replace('"messages"', '"message"'))
+    settings = {"model_name_or_path": str(tmp_path / "there is no model"), "use_cpu": True, "bf16": False}
+    with pytest.raises(ValueError, match=r"config_mrt.yaml: .* it has \['message'\]. Did you mean 'messages'"):
+        run(path, tmp_path, data, **settings)
+
+
 @pytest.mark.parametrize("task", ["grpo", "sft"])
 def test_an_sft_or_grpo_recipe_names_its_unknown_field(tmp_path, folder, task):
     path = ROOT / f"recipes/DeepSeek-R1-Distill-Qwen-1.5B/{task}/config_outcome.yaml"
