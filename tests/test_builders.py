@@ -384,20 +384,27 @@ import os, random, signal, sys, time
 from mrt_plugin.data import prefixes
 
 *arguments, data = sys.argv[1:]
+
+def written():
+    return len([name for name in os.listdir(data) if name.startswith("train-")] if os.path.isdir(data) else [])
+
 for _ in range(20):
+    enough = min(written() + random.randint(0, 6), 199)
     child = os.fork()
     if child == 0:
         prefixes.run(arguments)
         os._exit(0)
-    time.sleep(random.uniform(0.2, 1.5))
+    while written() < enough:
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.05))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    print(len([name for name in os.listdir(data) if name.startswith("train-")] if os.path.isdir(data) else []))
+    print(written())
 """
 
 
 def test_kill_at_20_random_moments(recipe, tmp_path, problems):
-    rows = [{"problem": f"Find x with {i} x = {i}.", "solution": "1"} for i in range(150)]
+    rows = [{"problem": f"Find x with {i} x = {i}.", "solution": "1"} for i in range(200)]
     (Path(problems) / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = ["--config", str(recipe), "--batch_size", "1"]
     prefixes.run(options)
@@ -408,7 +415,7 @@ def test_kill_at_20_random_moments(recipe, tmp_path, problems):
     assert done.returncode == 0, done.stderr[-3000:]
     batches = [int(line) for line in done.stdout.split()]
     assert len(batches) == 20
-    assert any(0 < count < 150 for count in batches)  # the kills came in the middle
+    assert batches[-1] < 200  # the kills came in the middle
     prefixes.run(options)
     assert rows_of(tmp_path) == expected
 
