@@ -8,10 +8,10 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import trl.rewards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from latex2sympy2_extended import NormalizationConfig
@@ -19,7 +19,6 @@ from math_verify import LatexExtractionConfig, parse, verify
 
 from mrt_plugin import grading, grading_pool
 from mrt_plugin.grading import Outcome, grade
-from mrt_plugin.upstream import TRL_1
 
 
 REPOSITORY = Path(grading.__file__).parents[1]
@@ -133,9 +132,11 @@ def test_gold_comes_first():
     assert grade([r"\boxed{1 + 2 = 3}", r"\boxed{3}"], ["3", "$1 + 2 = 3$"]) == [Outcome.RIGHT, Outcome.WRONG]
 
 
-@pytest.mark.skipif(not TRL_1, reason="trl 0.18 has no accuracy_reward; tests/upstream compares with Open-R1's")
+@pytest.mark.skipif(version("trl") < "1", reason="trl 0.18 has no accuracy_reward; tests/upstream has Open-R1's")
 def test_equals_trl():
-    assert_equals(trl.rewards.accuracy_reward)
+    from trl.rewards import accuracy_reward  # not above: the workers of some tests import this module as they start
+
+    assert_equals(accuracy_reward)
 
 
 def assert_equals(accuracy_reward):
