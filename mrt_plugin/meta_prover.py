@@ -14,7 +14,7 @@ import numpy as np
 from .episodes import CLOSE, decode, split_answer
 from .grading import Outcome, grade, up_to_closing_brace
 from .sampling import Prompt, Sampler, SamplingSettings
-from .traces import Trace, tokenize
+from .traces import Trace, stop_after, tokenize
 
 
 TERMINATIONS = {
@@ -24,7 +24,7 @@ TERMINATIONS = {
         "a final answer based on what I already have.\n</think>\n\n**Step-by-Step Explanation and Answer:**\n\n1. **"
     ),
     # Ours: nothing left to write but the answer itself.
-    "answer": "</think>\n\n**Final Answer**\n\n\\boxed{",
+    "answer": "\n</think>\n\n**Final Answer**\n\n\\boxed{",
 }
 END_OF_TRACE = "\n</think>"
 """With `explain`, all that is appended to a whole trace."""
@@ -84,7 +84,8 @@ class MetaProver:
             What is appended to make the policy stop and answer. `explain` is the paper's text, after which the
             policy still writes an explanation; the whole trace is then only closed. `answer` is a short one that
             opens the answer's box. Anything else is the text itself. Texts other than `explain` follow every
-            prefix, the whole trace included.
+            prefix, the whole trace included. A text that begins with a line break takes the place of the blank line
+            behind the prefix, as models end their thinking with a single one.
         estimator (`str`, *optional*, defaults to `"sample"`):
             `sample` (the paper's) draws answers and grades them. `likelihood` (ours) takes the probability of the gold
             answer, teacher-forced, in one pass: no noise, no decoding, but it only knows one way to write the answer.
@@ -133,12 +134,11 @@ class MetaProver:
         prompts: dict[tuple, tuple[Prompt, str]] = {}
         for trace in traces:
             keys.append([])
-            for j, cut in enumerate(trace.cuts):
-                suffix = self._suffix(whole=0 < j == trace.episodes)
-                key = (tuple(trace.token_ids[:cut]), suffix, trace.solution)
-                prompts.setdefault(
-                    key, (Prompt(trace.token_ids, cut, tokenize(self.tokenizer, suffix)), trace.solution)
-                )
+            for j in range(len(trace.cuts)):
+                text = self._suffix(whole=0 < j == trace.episodes)
+                cut, suffix = stop_after(self.tokenizer, trace, j, text)
+                key = (tuple(trace.token_ids[:cut]), tuple(suffix), trace.solution)
+                prompts.setdefault(key, (Prompt(trace.token_ids, cut, suffix), trace.solution))
                 keys[-1].append(key)
         estimate = self._sample if self.estimator == "sample" else self._likelihood
         estimates = dict(zip(prompts, estimate(*zip(*prompts.values(), strict=True)) if prompts else [], strict=True))

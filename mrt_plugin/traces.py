@@ -18,7 +18,7 @@ class Trace:
             G + 1 ascending numbers of tokens: where prefixes 0, ..., G end. Prefix 0 ends where the thinking begins.
         solution (`str`):
             Gold answer.
-        ends (`list[int]`, *optional*):
+        ends (`list[int]`, *optional*, defaults to `cuts`):
             Where credit passes from one episode to the next: where the thinking begins, then where the text of each of
             the G episodes ends. The blank line behind it is not part of it: there the policy decides to go on, and
             that decision belongs to what it leads to, just as the decision to stop belongs to the answer.
@@ -32,6 +32,11 @@ class Trace:
     @property
     def episodes(self) -> int:
         return len(self.cuts) - 1
+
+    def prefix(self, episodes: int) -> "Trace":
+        """What was written up to the end of that many episodes, as a trace of which nothing but that is known."""
+        cut = self.cuts[episodes]
+        return Trace(self.token_ids[:cut], [cut], self.solution, self.ends[episodes : episodes + 1])
 
 
 def segment(
@@ -65,13 +70,38 @@ def segment(
         return Trace(token_ids, [len(token_ids)], solution)
     start, end = span
     spans = merge_spans(episode_spans(completion[start:end]), episodes)
-    offsets = [start, *(start + episode_end for _, episode_end in spans)]
-    cuts = token_boundaries(tokenizer, completion_ids, offsets)
-    text_ends = [max(start, len(completion[:offset].rstrip())) for offset in offsets[1:]]
-    ends = [cuts[0], *token_boundaries(tokenizer, completion_ids, text_ends, straddling=False)]
+    return trace_at(tokenizer, prompt_ids, completion_ids, solution, start, [0, *(end for _, end in spans)])
+
+
+def trace_at(
+    tokenizer,
+    prompt_ids: Sequence[int],
+    completion_ids: Sequence[int],
+    solution: str,
+    start: int,
+    lengths: Sequence[int],
+) -> Trace:
+    """The trace whose prefixes have these lengths, in characters, from the character `start` of a completion on."""
+    completion = decode(tokenizer, completion_ids)[start:]
+    begin, *cuts = token_boundaries(tokenizer, completion_ids, [start, *(start + length for length in lengths)])
+    text_ends = [start + len(completion[:length].rstrip()) for length in lengths]
+    ends = [max(begin, end) for end in token_boundaries(tokenizer, completion_ids, text_ends, straddling=False)]
     shift = len(prompt_ids)
     token_ids = [*prompt_ids, *completion_ids[: cuts[-1]]]
     return Trace(token_ids, [shift + cut for cut in cuts], solution, [shift + end for end in ends])
+
+
+def stop_after(tokenizer, trace: Trace, episodes: int, text: str) -> tuple[int, list[int]]:
+    r"""
+    How to make a trace stop after some of its episodes: how many of its tokens to keep, and the tokens to append. A
+    text that begins with a line break takes the place of the blank line behind the episode.
+    """
+    cut = trace.cuts[episodes]
+    if not text.startswith("\n"):
+        return cut, tokenize(tokenizer, text)
+    end = (trace.ends or trace.cuts)[episodes]
+    half = decode(tokenizer, trace.token_ids[end:cut]).rstrip()  # of a token that holds a full stop and the line break
+    return end, tokenize(tokenizer, half + text)
 
 
 def opening_ids(tokenizer, prompt_ids: Sequence[int]) -> list[int]:

@@ -18,11 +18,11 @@ from accelerate.utils import gather_object
 from .arguments import MRTArguments, MRTConfig
 from .callback import MRTCallback, step_metrics
 from .credit import Start, dense_credit, prepare, termination_credit
-from .episodes import CLOSE
+from .episodes import CLOSE, decode
 from .meta_prover import MetaProver, check_termination, meta_prover
 from .rewards import completion_text
 from .sampling import PolicySampler, Prompt, SamplingSettings
-from .traces import Trace, opening_ids, segment, tokenize
+from .traces import Trace, opening_ids, segment, stop_after, tokenize, trace_at
 from .upstream import GRPOTrainer, generating_policy, text_tokenizer
 
 
@@ -124,25 +124,31 @@ class MRTTrainer(GRPOTrainer):
                 leaders[group] = inputs[row]
         find = self._dataset_prefixes if self.mrt_args.mrt_prefix == "dataset" else self._online_prefixes
         prefixes = {group: prefix for local in gather_object([find(leaders)]) for group, prefix in local.items()}
-        stop = tokenize(text_tokenizer(self), check_termination(self.mrt_args.mrt_termination))
         starts = []
         for row, group in enumerate(groups):
-            token_ids, success = prefixes[group]
+            going_on, stopping, success = prefixes[group]
             forced = self.credit == "mixed" and (first + row) % self.num_generations >= self.num_generations // 2
-            starts.append(Start([*token_ids, *stop] if forced else token_ids, success, continues=not forced))
+            starts.append(Start(stopping if forced else going_on, success, continues=not forced))
         return starts
 
-    def _dataset_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], float]]:
+    def _dataset_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], list[int], float]]:
+        """For each group the tokens of its prefix to go on from, those to stop with, and J."""
         tokenizer = text_tokenizer(self)
         prompts = dict(zip(leaders, self.bare_prompt_ids(leaders.values()), strict=True))
         in_tags = CLOSE in check_termination(self.mrt_args.mrt_termination)
         starts = {}
         for group, row in leaders.items():
             opening = opening_ids(tokenizer, prompts[group]) if in_tags else []
-            starts[group] = ([*opening, *tokenize(tokenizer, row["prefix"])], row["prefix_success"])
+            written = tokenize(tokenizer, row["prefix"])
+            prefix = trace_at(tokenizer, opening, written, row["solution"], 0, [len(decode(tokenizer, written))])
+            starts[group] = self._ways_on(prefix, row["prefix_success"])
         return starts
 
-    def _online_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], float]]:
+    def _ways_on(self, prefix: Trace, success: float, begin: int = 0) -> tuple[list[int], list[int], float]:
+        cut, stop = stop_after(text_tokenizer(self), prefix, 0, check_termination(self.mrt_args.mrt_termination))
+        return prefix.token_ids[begin:], [*prefix.token_ids[begin:cut], *stop], success
+
+    def _online_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], list[int], float]]:
         """One fresh trace for each group, cut after a random number of its episodes, none to all but the last."""
         tokenizer = text_tokenizer(self)
         prompts = dict(zip(leaders, self.bare_prompt_ids(leaders.values()), strict=True))
@@ -154,13 +160,12 @@ class MRTTrainer(GRPOTrainer):
             solution = leaders[group]["solution"]
             trace = segment(tokenizer, prompt_ids, completion_ids, solution, self.mrt_args.mrt_episodes)
             # From the generator that checkpoints save, so that a resumed run goes on the same.
-            cut = trace.cuts[torch.randint(max(trace.episodes, 1), ()).item()]
-            traces.append(Trace(trace.token_ids[:cut], [cut], solution))
+            traces.append(trace.prefix(torch.randint(max(trace.episodes, 1), ()).item()))
         # `dense` measures every boundary itself, once the rollouts are there.
         measured = [] if self.credit == "dense" else self._measure(traces)
         success = [float(measurement.success_probability[0]) for measurement in measured] or [math.nan] * len(traces)
         return {
-            group: (trace.token_ids[len(prompt_ids) :], trace_success)
+            group: self._ways_on(trace, trace_success, len(prompt_ids))
             for (group, prompt_ids), trace, trace_success in zip(prompts.items(), traces, success, strict=True)
         }
 

@@ -60,11 +60,12 @@ def problem(text="Find x.", solution="5", name="p"):
 
 def thinking(rollouts, success):
     """Rule of a policy that writes these rollouts, and after a prefix is right as often as `success` says."""
+    stripped = {prefix.rstrip(): value for prefix, value in success.items()}
 
     def rule(text, n):
         if not text.endswith(STOP):
             return rollouts[:n]
-        right = round(success[text.rpartition("<think>\n")[2].removesuffix(STOP)] * n)
+        right = round(stripped[text.rpartition("<think>\n")[2].removesuffix(STOP)] * n)
         return ["5}"] * right + ["4}"] * (n - right)
 
     return rule

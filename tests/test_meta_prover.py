@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import byte_fallback_tokenizer, tiny_model
+from conftest import byte_fallback_tokenizer, byte_level_tokenizer, tiny_model
+from tokenizers import AddedToken
 
 from mrt_plugin.episodes import decode
 from mrt_plugin.meta_prover import TERMINATIONS, MetaProver, bare_answer
 from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
-from mrt_plugin.traces import Trace, opening_ids, segment, tokenize
+from mrt_plugin.traces import Trace, opening_ids, segment, stop_after, tokenize
 
 
 FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works.\n"
@@ -96,7 +97,8 @@ def test_success_probabilities_from_drawn_answers(tokenizer, trace):
     assert (n, settings) == (4, SamplingSettings(4096, 0.7))
     suffixes = [decode(tokenizer, prompt.suffix) for prompt in prompts]
     assert suffixes == [TERMINATIONS["explain"]] * 2 + ["\n</think>"]
-    assert [prompt.token_ids[: prompt.cut] for prompt in prompts] == [trace.token_ids[:cut] for cut in trace.cuts]
+    kept = [*trace.cuts[:-1], trace.ends[-1]]  # the text that closes a whole trace brings its line break along
+    assert [prompt.cut for prompt in prompts] == kept
 
 
 def test_the_explain_text_is_the_papers():
@@ -115,12 +117,16 @@ def test_other_terminations_follow_every_prefix_and_open_the_box(tokenizer, trac
     [measurement] = MetaProver(sampler, tokenizer, termination, samples=2).success_probabilities([trace])
     assert measurement.success_probability.tolist() == [1.0, 1.0, 1.0]
     [(prompts, *_)] = sampler.calls
-    expected = TERMINATIONS.get(termination, termination)
-    assert [decode(tokenizer, prompt.suffix) for prompt in prompts] == [expected] * 3
+    stop = TERMINATIONS.get(termination, termination)
+    begun = "<|user|>Find x.<|assistant|><think>\n"
+    thinking = ["", FIRST.rstrip(), (FIRST + SECOND).rstrip()]  # it brings its own line break, as models end thinking
+    assert [decode(tokenizer, prompt.token_ids) for prompt in prompts] == [begun + text + stop for text in thinking]
+    assert all(prompt.token_ids[: prompt.cut] == trace.token_ids[: prompt.cut] for prompt in prompts)
 
 
 def test_rollouts_of_a_problem_share_what_they_share(tokenizer, trace):
-    other = Trace(trace.token_ids[: trace.cuts[1]] + [5, 6], [*trace.cuts[:2], trace.cuts[1] + 2], "5")
+    cuts = [*trace.cuts[:2], trace.cuts[1] + 2]
+    other = Trace(trace.token_ids[: trace.cuts[1]] + [5, 6], cuts, "5", [*trace.ends[:2], cuts[2]])
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
     left, right = MetaProver(sampler, tokenizer, "answer", samples=3).success_probabilities([trace, other])
     assert len(sampler.calls[0][0]) == 4  # two shared prefixes, two whole traces
@@ -218,3 +224,14 @@ def test_sentencepiece_like_tokens_are_kept_as_they_are():
 )
 def test_bare_answer(solution, answer):
     assert bare_answer(solution) == answer
+
+
+def test_a_stop_with_its_own_line_break_loses_no_character():
+    """Of a token that holds a full stop and the blank line behind it, the full stop is written again."""
+    joined = byte_level_tokenizer()
+    joined.add_tokens(AddedToken(".\n\n", special=False, normalized=False))
+    trace = segment(joined, tokenize(joined, PROMPT), tokenize(joined, FIRST + SECOND), "5", 6)
+    for j, text in enumerate(["", FIRST.rstrip(), (FIRST + SECOND).rstrip()]):
+        cut, suffix = stop_after(joined, trace, j, "\nEnough.")
+        assert decode(joined, [*trace.token_ids[:cut], *suffix]).endswith(f"<think>\n{text}\nEnough.")
+    assert stop_after(joined, trace, 1, "Enough.") == (trace.cuts[1], tokenize(joined, "Enough."))

@@ -48,7 +48,7 @@ class ScriptedSampler:
             text = decode(self.tokenizer, prompt.token_ids)
             thinking = text.rpartition("<think>\n")[2].removesuffix(TERMINATIONS["answer"])
             if text.endswith(TERMINATIONS["answer"]):
-                right = round(SUCCESS.get(thinking, 0.5) * n)
+                right = round({prefix.rstrip(): J for prefix, J in SUCCESS.items()}.get(thinking, 0.5) * n)
                 written = ["5}"] * right + ["3}"] * (n - right)
             else:
                 written = [FIRST + SECOND + IDLE + ANSWER.format(5)] * n
@@ -276,9 +276,9 @@ def test_mixed_credit_by_hand(tmp_path, tokenizer, scripted):
     torch.testing.assert_close(batch["advantages"], expected, atol=1e-5, rtol=1e-4)
     assert_gradients_equal(trainer, batch, expected[:, None])
     prompt = "<|user|>Find x.<|eos|><|assistant|><think>\n" + FIRST
-    stop = TERMINATIONS["answer"]
+    stopped = prompt.rstrip() + TERMINATIONS["answer"]  # which brings its own line break
     texts = tokenizer.batch_decode(batch["prompt_ids"])
-    assert [text.replace("<|pad|>", "") for text in texts] == [prompt, prompt, prompt + stop, prompt + stop]
+    assert [text.replace("<|pad|>", "") for text in texts] == [prompt, prompt, stopped, stopped]
     trained = [
         decode(tokenizer, ids[mask.bool()])
         for ids, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
@@ -368,7 +368,7 @@ def test_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted):
     mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset"}
     step_inputs(build(tmp_path, tokenizer, [spy], data, mrt=mrt))
     assert seen[0] == FIRST + SECOND + ANSWER.format(5)
-    assert seen[2] == FIRST + ANSWER.format(3)
+    assert seen[2] == FIRST.rstrip() + "\n" + ANSWER.format(3)
 
 
 def test_plain_string_prompts_and_completions(tmp_path, tokenizer, scripted):
@@ -424,16 +424,19 @@ def test_a_group_that_spans_ranks_has_one_prefix(tmp_path, tokenizer, monkeypatc
     monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda self: rank))
     found = []
     monkeypatch.setattr(trainer, "_online_prefixes", lambda leaders: found.append(dict(leaders)) or {})
-    prefixes = {0: ([70], 0.25), 1: ([71, 72], 0.5)}
+    prefixes = {0: ([70], [80], 0.25), 1: ([71, 72], [81], 0.5)}
     monkeypatch.setattr(
         "mrt_plugin.trainer.gather_object", lambda local: [*local, *({g: p} for g, p in prefixes.items())]
     )
     starts = trainer._starting_points([{"row": 4 * rank + i} for i in range(4)])
     groups = [0, 0, 0, 0] if rank == 0 else [0, 0, 1, 1]
     assert found == [{0: {"row": 0}} if rank == 0 else {1: {"row": 6}}]
-    assert [start.token_ids[0] for start in starts] == [prefixes[group][0][0] for group in groups]
-    assert [start.success for start in starts] == [prefixes[group][1] for group in groups]
-    assert [start.continues for start in starts] == ([True] * 3 + [False] if rank == 0 else [False] * 2 + [True] * 2)
+    goes_on = [True] * 3 + [False] if rank == 0 else [False] * 2 + [True] * 2
+    assert [start.continues for start in starts] == goes_on
+    assert [start.token_ids for start in starts] == [
+        prefixes[g][not go] for g, go in zip(groups, goes_on, strict=True)
+    ]
+    assert [start.success for start in starts] == [prefixes[group][2] for group in groups]
 
 
 def test_branching_works_with_gradient_checkpointing(tmp_path, tokenizer):

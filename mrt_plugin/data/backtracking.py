@@ -27,7 +27,7 @@ from ..arguments import MetaProverArguments, check_choices
 from ..episodes import token_boundaries
 from ..meta_prover import MetaProver, check_termination, meta_prover
 from ..sampling import Prompt
-from ..traces import Trace, tokenize
+from ..traces import tokenize, trace_at
 from .attempts import Attempt, draw, success_probability
 from .builder import BuilderArguments, launch_builder, run_builder
 from .problems import Policy, Problem, usable
@@ -175,8 +175,8 @@ def mrt_rows(
     ]
     traces = []
     for problem, attempt, (first, back, _) in candidates:
-        cuts = token_boundaries(prover.tokenizer, attempt.token_ids, [len(first), len(first) + len(back)])
-        traces.append(_trace(prompts[problem], attempt.token_ids, cuts, problem.solution))
+        lengths = [len(first), len(first) + len(back)]
+        traces.append(trace_at(prover.tokenizer, prompts[problem], attempt.token_ids, problem.solution, 0, lengths))
     best: dict[Problem, tuple[float, Row]] = {}
     for (problem, _, (first, back, corrected)), measurement in zip(
         candidates, prover.success_probabilities(traces), strict=True
@@ -202,8 +202,9 @@ def rl_rows(
                 break
     traces = []
     for problem, (first, attempt) in firsts.items():
-        cuts = token_boundaries(prover.tokenizer, attempt.token_ids, [len(first)])
-        traces.append(_trace(prompts[problem], attempt.token_ids, cuts, problem.solution))
+        traces.append(
+            trace_at(prover.tokenizer, prompts[problem], attempt.token_ids, problem.solution, 0, [len(first)])
+        )
     found = dict.fromkeys(attempts, Dropped("no attempt came to an end"))
     for (problem, (first, _)), measurement in zip(firsts.items(), prover.success_probabilities(traces), strict=True):
         success = float(measurement.success_probability[0])
@@ -211,11 +212,6 @@ def rl_rows(
         if np.isnan(success):
             found[problem] = Dropped("no answer of the meta-prover could be graded")
     return found
-
-
-def _trace(prompt_ids: list[int], token_ids: list[int], cuts: list[int], solution: str) -> Trace:
-    shift = len(prompt_ids)
-    return Trace([*prompt_ids, *token_ids[: cuts[-1]]], [shift + cut for cut in cuts], solution)
 
 
 def sft_row(problem: Problem, row: Row, tokenizer, max_length: int) -> dict | Dropped:

@@ -14,7 +14,6 @@ import pyarrow as pa
 from ..arguments import MetaProverArguments
 from ..episodes import decode
 from ..meta_prover import meta_prover
-from ..traces import Trace
 from .builder import BuilderArguments, launch_builder, roll_out, run_builder
 from .problems import Policy, Problem
 from .star import MESSAGES
@@ -46,8 +45,7 @@ def build(
         generator = problem.random(seed=args.seed)
         for index, (_, whole) in enumerate(group):
             episodes = generator.randrange(max(whole.episodes, 1))  # none to all but the last
-            cut = whole.cuts[episodes]
-            traces.append(Trace(whole.token_ids[:cut], [cut], problem.solution))
+            traces.append(whole.prefix(episodes))
             found.append(
                 {
                     "problem_id": problem.id,
@@ -55,7 +53,7 @@ def build(
                     "prompt": problem.messages,
                     "problem": problem.text,
                     "solution": problem.solution,
-                    "prefix": decode(tokenizer, whole.token_ids[whole.cuts[0] : cut]),
+                    "prefix": decode(tokenizer, whole.token_ids[whole.cuts[0] : whole.cuts[episodes]]),
                     "prefix_episodes": episodes,
                     "episodes": whole.episodes,
                 }
