@@ -30,6 +30,14 @@ END_OF_TRACE = "\n</think>"
 """With `explain`, all that is appended to a whole trace."""
 
 
+class Answer(NamedTuple):
+    """One drawn answer: what follows `</think>`, its grade, and whether it came to an end within its tokens."""
+
+    text: str
+    outcome: Outcome
+    ended: bool
+
+
 @dataclass(frozen=True)
 class Measurement:
     """
@@ -48,9 +56,8 @@ class Measurement:
             call share are paid for by the first.
         timeouts (`int`):
             Answers without a verdict; they do not count in J.
-        right_answers (`tuple[str | None, ...]` of length G + 1):
-            After each prefix, the first right answer that was not cut by length: what follows `</think>`. `None`
-            where there is none, or where answers were scored and not drawn.
+        answers (`tuple[tuple[Answer, ...], ...]` of length G + 1):
+            The drawn answers; none where answers were scored.
     """
 
     success_probability: np.ndarray
@@ -58,7 +65,12 @@ class Measurement:
     samples: int
     tokens: int
     timeouts: int
-    right_answers: tuple[str | None, ...] = ()
+    answers: tuple[tuple[Answer, ...], ...] = ()
+
+    def right_answer(self, j: int) -> str | None:
+        """After j episodes, the text of the first right answer that was not cut by length, if there is one."""
+        found = (answer.text for answer in self.answers[j] if answer.outcome is Outcome.RIGHT and answer.ended)
+        return next(found, None)
 
 
 class _Estimate(NamedTuple):
@@ -68,7 +80,7 @@ class _Estimate(NamedTuple):
     answer_tokens: float
     tokens: int
     timeouts: int
-    right_answer: str | None
+    answers: tuple[Answer, ...] = ()
 
 
 class MetaProver:
@@ -146,7 +158,7 @@ class MetaProver:
         measurements, paid = [], set()
         for trace_keys in keys:
             mine = [estimates[key] for key in trace_keys]
-            values, answer_tokens, tokens, timeouts, right_answers = zip(*mine, strict=True)
+            values, answer_tokens, tokens, timeouts, answers = zip(*mine, strict=True)
             new = [key not in paid for key in trace_keys]
             paid.update(trace_keys)
             measurements.append(
@@ -156,7 +168,7 @@ class MetaProver:
                     self.samples if self.estimator == "sample" else 0,
                     int(np.dot(tokens, new)),
                     int(np.dot(timeouts, new)),
-                    right_answers,
+                    answers,
                 )
             )
         return measurements
@@ -168,27 +180,24 @@ class MetaProver:
         """Estimates from drawn answers."""
         completions = self.sampler.sample(prompts, self.samples, self.settings)
         # The answer's box may have been opened by the termination.
-        answers = [
+        texts = [
             split_answer(decode(self.tokenizer, prompt.suffix) + decode(self.tokenizer, token_ids))
             for prompt, drawn in zip(prompts, completions, strict=True)
             for token_ids in drawn
         ]
-        outcomes = grade(answers, [solution for solution in solutions for _ in range(self.samples)])
+        graded = iter(
+            zip(texts, grade(texts, [solution for solution in solutions for _ in range(self.samples)]), strict=True)
+        )
         estimates = []
-        for index, drawn in enumerate(completions):
-            rows = slice(index * self.samples, (index + 1) * self.samples)
-            mine = outcomes[rows]
-            graded = [outcome for outcome in mine if outcome not in (Outcome.TIMED_OUT, Outcome.UNPARSEABLE_GOLD)]
-            right = sum(outcome is Outcome.RIGHT for outcome in graded)
-            tokens = sum(map(len, drawn))
-            timeouts = sum(outcome is Outcome.TIMED_OUT for outcome in mine)
-            ended = [
-                answer
-                for answer, outcome, token_ids in zip(answers[rows], mine, drawn, strict=True)
-                if outcome is Outcome.RIGHT and len(token_ids) < self.settings.max_new_tokens
-            ]
-            value = right / len(graded) if graded else np.nan
-            estimates.append(_Estimate(value, tokens / len(drawn), tokens, timeouts, next(iter(ended), None)))
+        for drawn in completions:
+            answers = tuple(
+                Answer(*next(graded), len(token_ids) < self.settings.max_new_tokens) for token_ids in drawn
+            )
+            outcomes = [answer.outcome for answer in answers]
+            timeouts, tokens = outcomes.count(Outcome.TIMED_OUT), sum(map(len, drawn))
+            known = len(outcomes) - timeouts - outcomes.count(Outcome.UNPARSEABLE_GOLD)
+            value = outcomes.count(Outcome.RIGHT) / known if known else np.nan
+            estimates.append(_Estimate(value, tokens / len(drawn), tokens, timeouts, answers))
         return estimates
 
     def _likelihood(self, prompts, solutions) -> list[_Estimate]:
@@ -203,7 +212,6 @@ class MetaProver:
                 len(target),
                 len(prompt.suffix) + len(target),
                 0,
-                None,
             )
             for value, target, prompt, solution in zip(log_probabilities, targets, prompts, solutions, strict=True)
         ]

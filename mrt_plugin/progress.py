@@ -6,7 +6,6 @@ made to answer after 0, ..., G episodes. Pure numpy; equation and section number
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from itertools import combinations
 from math import comb
 
 import numpy as np
@@ -93,38 +92,49 @@ def normalized_regret(success_probability: Sequence[float], tokens: Sequence[flo
     return float(1.0 - area / token_budget)
 
 
-def majority_at(answers: Sequence[Hashable], gold: Hashable, p: int) -> float:
+def majority_curve(answers: Sequence[Hashable], gold: Hashable) -> np.ndarray:
     """
-    maj@p: the chance that a majority vote among p of the answers, drawn without replacement, is right.
+    maj@1, ..., maj@K: the chance that a majority vote among p of K answers, drawn without replacement, is right.
+
+    Computed exactly: for each number of votes for the gold answer, the draws are counted in which no other has more.
 
     Args:
-        answers (`Sequence[Hashable]`):
-            K answers, equal where they mean the same.
+        answers (`Sequence[Hashable]` of length K):
+            Answers, equal where they mean the same; `None` is no answer and has no vote.
         gold (`Hashable`):
             The right one.
-        p (`int`):
-            Number of votes, at most K.
 
     Returns:
-        `float`:
-            Mean over all draws of 1 if the gold answer has the most votes, 0.5 if it shares them, else 0.
+        `np.ndarray` of shape (K,):
+            For p = 1, ..., K the mean over all draws of 1 if the gold answer has the most votes, 0.5 if it shares
+            them, else 0.
 
     Example:
     ```python
-    >>> round(majority_at(["7", "7", "3"], gold="7", p=2), 4)
-    0.6667
+    >>> majority_curve(["7", "7", "3"], gold="7").round(4).tolist()
+    [0.6667, 0.6667, 1.0]
 
     ```
     """
-    if not 1 <= p <= len(answers):
-        raise ValueError(f"p must be in 1..{len(answers)} (the number of answers), got {p}.")
-    return float(np.mean([_vote(draw, gold) for draw in combinations(answers, p)]))
+    total, sizes = len(answers), Counter(answers)
+    silent, right = sizes.pop(None, 0), sizes.pop(gold, 0)
 
+    def draws(most: int) -> list[int]:
+        """Draws of 0, ..., K of the answers that are not right, with no more than `most` of the same."""
+        ways = [1] + [0] * total
+        for size, allowed in [(silent, silent), *((size, min(size, most)) for size in sizes.values())]:
+            choices = [comb(size, count) for count in range(allowed + 1)]
+            ways = [sum(c * ways[n - i] for i, c in enumerate(choices[: n + 1])) for n in range(total + 1)]
+        return ways
 
-def _vote(votes: Sequence[Hashable], gold: Hashable) -> float:
-    counts = Counter(votes)
-    mine, best_other = counts.pop(gold, 0), max(counts.values(), default=0)
-    return 0.5 if mine == best_other else float(mine > best_other)
+    up_to = [draws(votes) for votes in range(right + 1)]
+    curve = []
+    for p in range(1, total + 1):
+        # A draw that the gold answer wins counts in both sums, one that it shares in one.
+        votes = range(1, min(right, p) + 1)
+        won = sum(comb(right, own) * (up_to[own - 1][p - own] + up_to[own][p - own]) for own in votes)
+        curve.append(won / 2 / comb(total, p))
+    return np.array(curve)
 
 
 def pass_at(k: int, correct: int, total: int) -> float:

@@ -11,6 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Collection
+from dataclasses import replace
 
 import torch
 from accelerate.utils import gather_object
@@ -89,7 +90,8 @@ class MRTTrainer(GRPOTrainer):
         with generating_policy(self) as policy:
             sampler = PolicySampler(policy, text_tokenizer(self))
             measurements = self.meta_prover(sampler).success_probabilities(traces)
-        for name, value in step_metrics(gather_object(measurements), time.perf_counter() - begin).items():
+        numbers = gather_object([replace(measurement, answers=()) for measurement in measurements])  # not the texts
+        for name, value in step_metrics(numbers, time.perf_counter() - begin).items():
             self._metrics["train"][name].append(value)
         return measurements
 

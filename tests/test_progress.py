@@ -1,11 +1,12 @@
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt_plugin.progress import cumulative_regret, majority_at, normalized_regret, pass_at, progress
+from mrt_plugin.progress import cumulative_regret, majority_curve, normalized_regret, pass_at, progress
 
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
@@ -77,11 +78,25 @@ def test_cumulative_regret_against_an_oracle():
 
 
 def test_majority_counts_draws_and_halves_ties():
-    answers = ["7", "7", "3", "4"]
-    assert majority_at(answers, "7", 3) == 0.75  # of four draws two hold both 7s, two hold one of each
-    assert majority_at(answers, "7", 1) == 0.5
-    assert majority_at(["3", "4"], "7", 2) == 0.0
-    assert majority_at(["3", "7"], "7", 2) == 0.5
+    # Of the four draws of three, two hold both 7s and two hold one of each.
+    assert majority_curve(["7", "7", "3", "4"], "7").tolist() == pytest.approx([0.5, 0.5, 0.75, 1.0])
+    assert majority_curve(["3", "4"], "7").tolist() == [0.0, 0.0]
+    assert majority_curve(["3", "7"], "7").tolist() == [0.5, 0.5]
+    assert majority_curve([None, "7", None], "7").tolist() == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert majority_curve([], "7").tolist() == []
+
+
+@given(st.lists(st.sampled_from(["7", "3", "4", None]), min_size=1, max_size=8))
+def test_majority_is_the_mean_over_all_draws(answers):
+    def vote(draw):
+        votes = Counter(answer for answer in draw if answer is not None)
+        mine, best_other = votes.pop("7", 0), max(votes.values(), default=0)
+        return 0.0 if mine == 0 else 0.5 if mine == best_other else float(mine > best_other)
+
+    expected = [
+        np.mean([vote(draw) for draw in itertools.combinations(answers, p)]) for p in range(1, len(answers) + 1)
+    ]
+    assert majority_curve(answers, "7").tolist() == pytest.approx(expected)
 
 
 @given(st.integers(1, 12), st.data())
@@ -91,9 +106,7 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_answer(total, data):
     assert pass_at(k, correct, total) == pytest.approx(np.mean([max(draw) for draw in draws]))
 
 
-@pytest.mark.parametrize(
-    "call", [lambda: pass_at(3, 1, 2), lambda: pass_at(1, 3, 2), lambda: majority_at(["1"], "1", 2)]
-)
-def test_impossible_draws_are_refused(call):
-    with pytest.raises(ValueError, match="needs|must be"):
-        call()
+@pytest.mark.parametrize("draw", [(3, 1, 2), (1, 3, 2)])
+def test_impossible_draws_are_refused(draw):
+    with pytest.raises(ValueError, match="needs"):
+        pass_at(*draw)

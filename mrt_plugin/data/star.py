@@ -106,7 +106,7 @@ def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list
     for index, (trace, measurement) in enumerate(measured):
         success = measurement.success_probability
         best = int(np.argmax(np.nan_to_num(success, nan=-1.0)))
-        answer = measurement.right_answers[best] if measurement.right_answers else None
+        answer = measurement.right_answer(best)
         if not success[best] > success[0] or answer is None:
             continue
         thinking = decode(tokenizer, trace.token_ids[trace.cuts[0] : trace.cuts[best]])
