@@ -38,6 +38,7 @@ setup(
         "math-verify>=0.5.2",
         "numpy>=2.0",
         "pebble>=5.1",
+        "scipy>=1.15",
         "torch>=2.6",
         "transformers>=4.52.3",
         "trl>=0.18.0",

@@ -3,6 +3,7 @@ r"""The `mrt` command: `mrt grpo ...` is `accelerate launch -m mrt_plugin.grpo .
 mrt grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml
 mrt grpo --accelerate_config accelerate.yaml --config recipe.yaml
 mrt star --config recipes/tiny-cpu/star/data_mrt.yaml
+mrt figures --runs runs/grpo runs/mrt
 """
 
 import sys
@@ -10,23 +11,27 @@ from importlib import import_module
 
 
 TRAINING = {"grpo": "train with GRPO or MRT", "sft": "fine-tune on demonstrations or on STaR rows"}
-DATA = {
-    "star": "build STaR rows for sft",
-    "prefixes": "build prefixes for grpo",
-    "backtracking": "build rows of backtracking search",
+OTHERS = {
+    "star": ("data.star", "build STaR rows for sft"),
+    "prefixes": ("data.prefixes", "build prefixes for grpo"),
+    "backtracking": ("data.backtracking", "build rows of backtracking search"),
+    "evaluate": ("analysis.evaluate", "measure a model on a benchmark"),
+    "compare": ("analysis.compare", "tell what one run gains over another, and whether it is noise"),
+    "figures": ("analysis.report", "draw runs beside each other, and write a report"),
 }
 
 
 def main() -> None:
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] not in TRAINING | DATA:
-        lines = [f"  {name:13} {what}" for name, what in (TRAINING | DATA).items()]
+    if not arguments or arguments[0] not in TRAINING | OTHERS:
+        commands = TRAINING | {name: what for name, (_, what) in OTHERS.items()}
+        lines = [f"  {name:13} {what}" for name, what in commands.items()]
         print("usage: mrt COMMAND [--accelerate_config FILE] --config RECIPE [--field value ...]\n", *lines, sep="\n")
         print("\n`mrt COMMAND --help` lists the fields; --accelerate_config is for grpo and sft.")
         sys.exit(arguments[:1] not in ([], ["-h"], ["--help"]))
     command, *arguments = arguments
-    if command in DATA:
-        import_module(f"mrt_plugin.data.{command}").run(arguments)
+    if command in OTHERS:
+        import_module(f"mrt_plugin.{OTHERS[command][0]}").run(arguments)
         return
     if {"-h", "--help"} & set(arguments):
         import_module(f"mrt_plugin.{command}").run(arguments)

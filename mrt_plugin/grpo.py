@@ -132,6 +132,7 @@ def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args:
     )
     trainer.train(resume_from_checkpoint=resume_point(training_args))
     trainer.save_model(training_args.output_dir)
+    trainer.save_state()  # with the log, for figures
     if training_args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
 

@@ -136,9 +136,10 @@ class MetaProver:
             )
         self.estimator = estimator
 
-    def success_probabilities(self, traces: Sequence[Trace]) -> list[Measurement]:
+    def success_probabilities(self, traces: Sequence[Trace], whole: bool = False) -> list[Measurement]:
         """
-        J after every prefix of every trace, in one call to the sampler.
+        J after every prefix of every trace, in one call to the sampler. `whole` says that each prefix is a thinking
+        that has come to its own end, as otherwise only the last one is.
 
         Prefixes of the same tokens and the same gold answer are measured once: all rollouts of a problem share J_0.
         """
@@ -147,7 +148,7 @@ class MetaProver:
         for trace in traces:
             keys.append([])
             for j in range(len(trace.cuts)):
-                text = self._suffix(whole=0 < j == trace.episodes)
+                text = self._suffix(whole or 0 < j == trace.episodes)
                 cut, suffix = stop_after(self.tokenizer, trace, j, text)
                 key = (tuple(trace.token_ids[:cut]), tuple(suffix), trace.solution)
                 prompts.setdefault(key, (Prompt(trace.token_ids, cut, suffix), trace.solution))

@@ -24,6 +24,7 @@ def main(script_args: RecipeArguments, training_args: SFTConfig, model_args: Mod
     )
     trainer.train(resume_from_checkpoint=resume_point(training_args))
     trainer.save_model(training_args.output_dir)
+    trainer.save_state()  # with the log, for figures
     if training_args.push_to_hub:
         trainer.push_to_hub(dataset_name=script_args.dataset_name)
 

@@ -60,7 +60,7 @@ def test_each_rank_measures_its_share_of_the_problems(tmp_path, tokenizer, monke
     monkeypatch.setattr(type(trainer.accelerator), "num_processes", property(lambda self: 2))
 
     def fake_roll_out(meta_prover, prompts, solutions, settings, episodes):
-        return [Rollout(index, 9, True, [1.0], [1.0]) for index in range(len(prompts))]
+        return [Rollout(index, [1.0], [1.0]) for index in range(len(prompts))]
 
     gathered = []
     monkeypatch.setattr("mrt_plugin.callback.roll_out", fake_roll_out)

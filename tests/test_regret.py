@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 from test_meta_prover import Sampler
 
-from mrt_plugin.analysis.regret import Rollout, accuracy_at, regret_at, roll_out
+from mrt_plugin.analysis.regret import Rollout, curve, regret_at, roll_out
 from mrt_plugin.meta_prover import MetaProver
-from mrt_plugin.progress import normalized_regret
+from mrt_plugin.progress import normalized_regret, released_regret
 from mrt_plugin.sampling import SamplingSettings
 from mrt_plugin.traces import tokenize
 
@@ -13,24 +14,17 @@ PROMPT = "<|user|>Find x.<|eos|><|assistant|><think>\n"
 
 
 def test_roll_out_measures_what_was_written(tokenizer):
-    written = iter(
-        [FIRST + SECOND + "</think>\n\n\\boxed{5}", FIRST + "\\boxed{5}"]
-    )  # the second is cut while thinking
-
     def rule(text, n):
         if text.endswith("<think>\n"):
-            return [next(written) for _ in range(n)]
+            return [FIRST + SECOND + "</think>\n\n\\boxed{5}"]
         return ["5}"] * (n if "works" in text else n // 2) + ["4}"] * (0 if "works" in text else n // 2)
 
     meta_prover = MetaProver(Sampler(tokenizer, rule), tokenizer, "answer", samples=2)
-    prompt_ids = tokenize(tokenizer, PROMPT)
-    rollouts = roll_out(meta_prover, [prompt_ids], ["5"], SamplingSettings(50), n=2)
+    [rollout] = roll_out(meta_prover, [tokenize(tokenizer, PROMPT)], ["5"], SamplingSettings(50))
     first, both = (len(tokenize(tokenizer, text)) for text in (FIRST, FIRST + SECOND))
     answer = len(tokenize(tokenizer, "5}"))
-    assert [rollout.right for rollout in rollouts] == [True, False]
-    assert rollouts[0].success_probability == [0.5, 0.5, 1.0]
-    assert rollouts[0].prefix_tokens == [answer, first + answer, both + answer]
-    assert rollouts[0].tokens == len(tokenize(tokenizer, FIRST + SECOND + "</think>\n\n\\boxed{5}"))
+    assert rollout.success_probability == [0.5, 0.5, 1.0]
+    assert rollout.prefix_tokens == [answer, first + answer, both + answer]
 
 
 def test_problems_without_a_parseable_gold_are_left_out(tokenizer):
@@ -41,24 +35,61 @@ def test_problems_without_a_parseable_gold_are_left_out(tokenizer):
 
 
 def test_means_are_over_problems_then_traces():
-    rollouts = [
-        Rollout(0, 100, True, [0.5, 1.0], [10, 60]),
-        Rollout(0, 900, True, [0.5, 1.0], [10, 60]),
-        Rollout(1, 100, False, [0.0], [10]),
-    ]
-    assert accuracy_at(rollouts, 1000) == pytest.approx((1 + 0) / 2)
-    assert accuracy_at(rollouts, 500) == pytest.approx((0.5 + 0) / 2)
+    rollouts = [Rollout(0, [0.5, 1.0], [10, 60]), Rollout(0, [0.5, 1.0], [10, 60]), Rollout(1, [0.0], [10])]
     assert regret_at(rollouts, 1000) == pytest.approx((normalized_regret([0.5, 1.0], [10, 60], 1000) + 1.0) / 2)
 
 
 def test_an_unknown_success_holds_the_last_known_one():
-    known, unknown = Rollout(0, 9, True, [0.5, 0.5], [1, 5]), Rollout(0, 9, True, [0.5, float("nan")], [1, 5])
+    known, unknown = Rollout(0, [0.5, 0.5], [1, 5]), Rollout(0, [0.5, float("nan")], [1, 5])
     assert regret_at([known], 10) == regret_at([unknown], 10)
 
 
 def test_a_later_prefix_with_shorter_answers_costs_no_less():
-    rollouts = [Rollout(0, 9, True, [0.25, 0.5, 1.0], [500.0, 300.0, 700.0])]
+    rollouts = [Rollout(0, [0.25, 0.5, 1.0], [500.0, 300.0, 700.0])]
     assert regret_at(rollouts, 1000) == pytest.approx(normalized_regret([0.25, 0.5, 1.0], [500, 500, 700], 1000))
+
+
+def test_the_released_variant_runs_back_and_counts_the_prompt():
+    """Where answers get shorter, the released analysis subtracts an area; both are computed here by hand."""
+    rollout = Rollout(0, [0.25, 0.5, 1.0], [500.0, 300.0, 700.0], prompt_tokens=0)
+    area = 0.25 * 500 / 2 - (0.25 + 0.5) / 2 * 200 + (0.5 + 1.0) / 2 * 400 + 1.0 * 300
+    assert regret_at([rollout], 1000, variant="released") == pytest.approx(1 - area / 1000)
+    with_prompt = Rollout(0, [1.0], [300.0], prompt_tokens=100)
+    assert regret_at([with_prompt], 1000, variant="released") == pytest.approx(1 - (400 / 2 + 600) / 1000)
+    assert regret_at([with_prompt], 1000) == pytest.approx(1 - (300 / 2 + 700) / 1000)
+
+
+@pytest.mark.parametrize("budget", [50, 400, 4096, 10_000])
+def test_the_variants_agree_where_tokens_ascend(budget):
+    generator = np.random.default_rng(0)
+    tokens, success = np.sort(generator.integers(1, 5000, 8)), generator.random(8)
+    assert released_regret(success, tokens, budget) == pytest.approx(normalized_regret(success, tokens, budget))
+
+
+def test_regret_computed_another_way():
+    """The mean over budget tokens of an oracle's 1 less the interpolated J, summed token by token."""
+    generator = np.random.default_rng(1)
+    rollouts, by_problem = [], {}
+    for index in range(12):
+        tokens, success = np.sort(generator.choice(np.arange(1, 900), 5, replace=False)), generator.random(5)
+        rollouts.append(Rollout(index % 4, success.tolist(), tokens.tolist()))
+        here, lost = (0.0, 0.0), 0.0
+        for there in [*zip(tokens, success, strict=True), (1000, success[-1])]:
+            for token in range(int(here[0]), int(there[0])):  # the middle of each token
+                share = (token + 0.5 - here[0]) / (there[0] - here[0])
+                lost += (1 - (here[1] + share * (there[1] - here[1]))) * (token < 600)
+            here = there
+        by_problem.setdefault(index % 4, []).append(lost / 600)
+    expected = np.mean([np.mean(values) for values in by_problem.values()])
+    assert regret_at(rollouts, 600) == pytest.approx(expected, abs=1e-9)
+
+
+def test_extensions_belong_to_the_curve_beyond_the_trained_budget():
+    rollout = Rollout(0, [0.0, 0.5], [10, 100], [0.75, 1.0], [150, 250])
+    assert [part.tolist() for part in curve(rollout)] == [[0.0, 0.5], [10, 100]]
+    assert [part.tolist() for part in curve(rollout, 1)] == [[0.0, 0.5, 0.75], [10, 100, 150]]
+    expected = normalized_regret([0.0, 0.5, 0.75, 1.0], [10, 100, 150, 250], 300)
+    assert regret_at([rollout], 300, extensions=2) == pytest.approx(expected)
 
 
 def test_no_rollouts_is_an_error():

@@ -1,41 +1,65 @@
-r"""Rollouts, their success probabilities, and what follows from them at a token budget."""
+r"""Rollouts, their success probabilities, and their regret at a token budget."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..episodes import decode, split_answer
-from ..grading import Outcome, grade
-from ..meta_prover import MetaProver
-from ..progress import normalized_regret
+from ..meta_prover import Measurement, MetaProver
+from ..progress import normalized_regret, released_regret
 from ..sampling import Prompt, SamplingSettings
-from ..traces import opening_ids, segment
+from ..traces import Trace, segment
+
+
+VARIANTS = ("definition", "released")
 
 
 @dataclass(frozen=True)
 class Rollout:
     """
-    One measured rollout.
+    One rollout, and what was measured on it.
 
     Args:
-        problem (`int`):
-            Index of its problem.
-        tokens (`int`):
-            Length of the completion, in tokens.
-        right (`bool`):
-            Whether its own answer is right; a rollout that was cut has none.
+        problem (`int` or `str`):
+            Its problem.
         success_probability (`list[float]`):
-            J after 0, ..., G episodes.
+            J after 0, ..., G episodes; empty if it was not measured.
         prefix_tokens (`list[float]`):
             Tokens spent there: completion tokens up to the prefix's end, and the mean length of the forced answers.
+        extension_success, extension_tokens (`list[float]`):
+            The same after 2, 4, ... extensions of the thinking by budget forcing.
+        prompt_tokens (`int`):
+            Length of the prompt, in tokens.
+        prefix_votes (`list[list[int | None]]`):
+            What the forced answers after each prefix vote for, as in [`~mrt_plugin.analysis.votes.votes`].
+        answer_tokens (`list[float]`):
+            Their mean length, in tokens.
+        stream, attempt (`int`):
+            Which of the problem's streams, and which attempt of it, where one stream makes several.
+        tokens (`int`):
+            Length of the completion, in tokens.
+        right, ended, timed_out (`bool`):
+            Whether its own answer is right, whether it came to an end within the budget, and whether the grader did
+            not, so that the answer does not count as right.
+        vote (`int`, *optional*):
+            What its own answer votes for.
     """
 
-    problem: int
-    tokens: int
-    right: bool
-    success_probability: list[float]
-    prefix_tokens: list[float]
+    problem: int | str
+    success_probability: list[float] = field(default_factory=list)
+    prefix_tokens: list[float] = field(default_factory=list)
+    extension_success: list[float] = field(default_factory=list)
+    extension_tokens: list[float] = field(default_factory=list)
+    prompt_tokens: int = 0
+    prefix_votes: list[list[int | None]] = field(default_factory=list)
+    answer_tokens: list[float] = field(default_factory=list)
+    stream: int = 0
+    attempt: int = 0
+    tokens: int = 0
+    right: bool = False
+    ended: bool = True
+    timed_out: bool = False
+    vote: int | None = None
 
 
 def roll_out(
@@ -43,11 +67,10 @@ def roll_out(
     prompts: Sequence[Sequence[int]],
     solutions: Sequence[str],
     settings: SamplingSettings,
-    n: int = 1,
     episodes: int = 10,
 ) -> list[Rollout]:
     """
-    Draws rollouts and measures J at each of their prefixes, in two calls to the sampler.
+    Draws one rollout for each prompt and measures J at its prefixes, in two calls to the sampler.
 
     Args:
         meta_prover ([`~mrt_plugin.meta_prover.MetaProver`]):
@@ -58,67 +81,74 @@ def roll_out(
             Their gold answers.
         settings ([`~mrt_plugin.sampling.SamplingSettings`]):
             How to draw the rollouts.
-        n (`int`, *optional*, defaults to `1`):
-            Rollouts of each problem.
         episodes (`int`, *optional*, defaults to `10`):
             Most episodes to tell apart in a trace.
 
     Returns:
         `list[Rollout]`:
-            N x `n` rollouts. Problems whose gold answer cannot be parsed are left out.
+            N rollouts, less those of problems whose gold answer cannot be parsed.
     """
-    tokenizer = meta_prover.tokenizer
-    drawn = meta_prover.sampler.sample([Prompt(list(prompt)) for prompt in prompts], n, settings)
-    flat = [(problem, completion_ids) for problem, group in enumerate(drawn) for completion_ids in group]
-    traces = [segment(tokenizer, prompts[i], ids, solutions[i], episodes) for i, ids in flat]
-    texts = [decode(tokenizer, completion_ids) for _, completion_ids in flat]
-    opened = [not opening_ids(tokenizer, prompt) for prompt in prompts]
-    answers = [split_answer(text, opened[problem]) for text, (problem, _) in zip(texts, flat, strict=True)]
-    outcomes = grade(answers, [solutions[problem] for problem, _ in flat])
-    rollouts = []
-    measurements = meta_prover.success_probabilities(traces)
-    for (problem, ids), trace, outcome, measured in zip(flat, traces, outcomes, measurements, strict=True):
-        if outcome is not Outcome.UNPARSEABLE_GOLD:
-            spent = np.array(trace.cuts) - len(prompts[problem]) + measured.answer_tokens
-            rollouts.append(
-                Rollout(
-                    problem, len(ids), outcome is Outcome.RIGHT, measured.success_probability.tolist(), spent.tolist()
-                )
-            )
-    return rollouts
+    drawn = meta_prover.sampler.sample([Prompt(list(prompt)) for prompt in prompts], 1, settings)
+    traces = [
+        segment(meta_prover.tokenizer, prompt, token_ids, solution, episodes)
+        for prompt, [token_ids], solution in zip(prompts, drawn, solutions, strict=True)
+    ]
+    measured = meta_prover.success_probabilities(traces)
+    return [
+        Rollout(problem, measurement.success_probability.tolist(), spent_tokens(trace, measurement, len(prompt)))
+        for problem, (prompt, trace, measurement) in enumerate(zip(prompts, traces, measured, strict=True))
+        if not np.isnan(measurement.success_probability).all()
+    ]
 
 
-def regret_at(rollouts: Sequence[Rollout], token_budget: float) -> float:
+def spent_tokens(trace: Trace, measurement: Measurement, prompt_tokens: int) -> list[float]:
+    """What it takes to answer after each prefix: tokens written up to there, and the mean length of the answers."""
+    return (np.array(trace.cuts) - prompt_tokens + measurement.answer_tokens).tolist()
+
+
+def regret_at(
+    rollouts: Sequence[Rollout], token_budget: float, extensions: int = 0, variant: str = "definition"
+) -> float:
     """
-    Normalised regret at a budget, in tokens: the mean over problems of the mean over their traces. Where a later
-    prefix costs fewer tokens than an earlier one, because its answers are shorter, it counts as costing the same.
+    Normalised regret at a budget: the mean over problems of the mean over their traces.
+
+    Args:
+        rollouts (`Sequence[Rollout]`):
+            Measured rollouts.
+        token_budget (`float`):
+            Budget C_0, in tokens.
+        extensions (`int`, *optional*, defaults to `0`):
+            How many of the points measured by budget forcing belong to the curves: those beyond the trained budget.
+        variant (`str`, *optional*, defaults to `"definition"`):
+            `definition`: [`~mrt_plugin.progress.normalized_regret`] of the completion's tokens; where a later prefix
+            costs fewer tokens than an earlier one, because its answers are shorter, it counts as costing the same.
+            `released`: [`~mrt_plugin.progress.released_regret`], with the prompt's tokens counted as well, as in the
+            authors' released analysis.
+
+    Example:
+    ```python
+    >>> rollouts = [Rollout("a", [0.25, 1.0], [100, 300]), Rollout("b", [0.5], [100])]
+    >>> round(regret_at(rollouts, 400), 4)
+    0.4844
+
+    ```
     """
-    return _mean_over_problems(
-        rollouts,
-        [
-            normalized_regret(_known(rollout), np.maximum.accumulate(rollout.prefix_tokens), token_budget)
-            for rollout in rollouts
-        ],
-    )
-
-
-def accuracy_at(rollouts: Sequence[Rollout], token_budget: float) -> float:
-    """pass@1 at a budget, in tokens: a rollout that is longer has no answer there."""
-    return _mean_over_problems(rollouts, [rollout.right and rollout.tokens <= token_budget for rollout in rollouts])
-
-
-def _known(rollout: Rollout) -> np.ndarray:
-    """J, with the last known value where the grader gave no verdict."""
-    values = np.array(rollout.success_probability)
-    for j in np.flatnonzero(np.isnan(values)):
-        values[j] = values[j - 1] if j else 0.0
-    return values
-
-
-def _mean_over_problems(rollouts: Sequence[Rollout], values: Sequence[float]) -> float:
     if not rollouts:
         raise ValueError("There are no rollouts to average over.")
-    by_problem: dict[int, list[float]] = {}
-    for rollout, value in zip(rollouts, values, strict=True):
+    by_problem: dict[int | str, list[float]] = {}
+    for rollout in rollouts:
+        values, tokens = curve(rollout, extensions)
+        if variant == "released":
+            value = released_regret(values, tokens + rollout.prompt_tokens, token_budget, extensions > 0)
+        else:
+            value = normalized_regret(values, np.maximum.accumulate(tokens), token_budget)
         by_problem.setdefault(rollout.problem, []).append(value)
     return float(np.mean([np.mean(group) for group in by_problem.values()]))
+
+
+def curve(rollout: Rollout, extensions: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """J, with the last known value where the grader gave no verdict, and the tokens spent there."""
+    values = np.array([*rollout.success_probability, *rollout.extension_success[:extensions]])
+    for j in np.flatnonzero(np.isnan(values)):
+        values[j] = values[j - 1] if j else 0.0
+    return values, np.array([*rollout.prefix_tokens, *rollout.extension_tokens[:extensions]])

@@ -200,6 +200,14 @@ class RowStore:
             raise ValueError(f"{path}: problems {_some(doubled)} are finished already, in another file.")
 
 
+def stored_outcome(folder: Path) -> dict[str, str | None]:
+    """What became of each finished problem, as [`RowStore.finished`] gives it, without opening a store."""
+    outcome = {}
+    for path in sorted((folder / "data").glob("*.parquet")):
+        outcome |= json.loads(pq.read_metadata(path).metadata[_KEY])["outcome"]
+    return outcome
+
+
 def _locked(path: Path):
     """An open file with a lock, which the kernel releases when the file is closed or the process ends."""
     file = open(path, "a")  # noqa: SIM115

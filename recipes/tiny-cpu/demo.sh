@@ -8,9 +8,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-out=runs/demo sft=() rl=() measure=()
+out=runs/demo sft=() rl=() sampling=()
 if [ "${1:-}" = "--fast" ]; then
-    out=runs/demo-fast sft=(--max_steps 120) rl=(--max_steps 8) measure=(--limit 48)
+    out=runs/demo-fast sft=(--max_steps 120) rl=(--max_steps 8) sampling=(--num_generations 1)
 fi
 recipes=recipes/tiny-cpu
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -35,4 +35,9 @@ done_already $out/mrt/model.safetensors ||
         --model_name_or_path $out/warm-start --dataset_name $out/problems --output_dir $out/mrt ${rl[@]+"${rl[@]}"}
 
 say "5/5  Measure all three on held-out problems"
-python $recipes/measure.py --runs $out/warm-start $out/grpo $out/mrt --problems $out/problems --output $out ${measure[@]+"${measure[@]}"}
+for model in warm-start grpo mrt; do
+    mrt evaluate --config $recipes/evaluation/regret.yaml --model_name_or_path $out/$model \
+        --dataset_name $out/problems --output_dir $out/evaluation/$model ${sampling[@]+"${sampling[@]}"}
+done
+mrt figures --runs $out/evaluation/{warm-start,grpo,mrt} --output_dir $out/figures
+mrt compare $out/evaluation/grpo $out/evaluation/mrt

@@ -41,7 +41,7 @@ GIVE_UP = 0.12  # a trace stops thinking after a failed attempt, or before the f
 MAX_ATTEMPTS = 8  # keeps the rows of a batch of similar length
 IDLE = 0.5  # a solved trace checks the solution once more, and then once more, ...
 
-CUES = ["Wait,", "But wait,", "Alternatively,", "But hold on,"]
+CUES = ["Wait", "But wait", "Alternatively", "But hold on"]  # tokens of their own, as budget forcing appends them
 FINAL_ANSWER = "\n</think>\n\n**Final Answer**\n\n\\boxed{"
 PAD, EOS = "<|pad|>", "<|end|>"
 

@@ -1,0 +1,219 @@
+r"""Measures a model on a benchmark: rollouts in Parquet files, and what follows from them.
+
+    python -m mrt_plugin.analysis.evaluate --config recipes/evaluation/aime_2024.yaml --model_name_or_path MODEL
+
+Problem -> rollouts -> grades and votes; with `regret`, -> prefixes -> success probabilities. One row for each rollout.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+from trl import ModelConfig
+
+from ..arguments import MetaProverArguments
+from ..data.builder import BuilderArguments, launch_builder, rollout_settings, run_builder
+from ..data.problems import Policy, Problem, usable
+from ..data.steps import GO_BACK
+from ..episodes import CLOSE, decode, split_answer
+from ..grading import Outcome, grade
+from ..meta_prover import Answer, check_termination, meta_prover
+from ..sampling import Prompt
+from ..traces import opening_ids, segment, tokenize
+from .regret import spent_tokens
+from .runs import load_run, markdown, summary
+from .streams import MEASURED_EVERY, extend, linearize
+from .votes import votes
+
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    {
+        "problem_id": pa.string(),
+        "stream": pa.int64(),  # which of the problem's rollouts
+        "attempt": pa.int64(),  # which attempt of it, in linearized search
+        "problem": pa.string(),
+        "solution": pa.string(),
+        "completion": pa.string(),
+        "prompt_tokens": pa.int64(),
+        "tokens": pa.int64(),  # of the completion
+        "ended": pa.bool_(),  # within max_completion_length
+        "right": pa.bool_(),
+        "timed_out": pa.bool_(),  # the grader, over its answer
+        "vote": pa.int64(),  # 0: the gold answer; null: no answer
+        "success_probability": pa.list_(pa.float64()),  # J after 0, ..., G episodes
+        "prefix_tokens": pa.list_(pa.float64()),  # with the mean length of the answers
+        "prefix_votes": pa.list_(pa.list_(pa.int64())),
+        "answer_tokens": pa.list_(pa.float64()),
+        "extension_success": pa.list_(pa.float64()),  # J after 2, 4, ... extensions
+        "extension_tokens": pa.list_(pa.float64()),
+    }
+)
+
+
+UNMEASURED = dict.fromkeys(
+    ["success_probability", "prefix_tokens", "prefix_votes", "answer_tokens", "extension_success", "extension_tokens"]
+)
+
+
+@dataclass
+class EvaluationArguments(BuilderArguments):
+    """What to measure, beside the arguments of the data builders."""
+
+    num_generations: int = field(default=20, metadata={"help": "Rollouts for each problem. The paper: 20."})
+    temperature: float = field(default=0.6, metadata={"help": "Temperature of the rollouts. The paper: 0.6."})
+    top_p: float = field(default=0.95, metadata={"help": "Nucleus of the rollouts. The paper: 0.95."})
+    output_dir: str = field(default="data/evaluation", metadata={"help": "Folder for the rollouts. A rerun goes on."})
+    regret: bool = field(
+        default=False, metadata={"help": "Measure the success probability at every prefix too, as mrt_* say."}
+    )
+    extensions: int = field(
+        default=0,
+        metadata={
+            "help": "With regret: make the thinking go on this often when it has come to an end (budget forcing), and "
+            "measure after every second time. The paper: 8."
+        },
+    )
+    extension_tokens: int = field(default=2048, metadata={"help": "Most tokens of an extension. The paper: 2048."})
+    attempts: int = field(
+        default=1,
+        metadata={"help": "Linearized search, if above 1: attempts that follow each other in one stream."},
+    )
+    window: int = field(
+        default=1, metadata={"help": "Linearized search: how many of the last attempts the next one sees."}
+    )
+    continuation: str = field(
+        default=GO_BACK.partition(" {step}")[0],
+        metadata={"help": "Linearized search: what the next attempt begins with."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("num_generations", "attempts", "window", "extension_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.extensions < 0 or self.extensions % MEASURED_EVERY:
+            raise ValueError(f"extensions must be 0 or an even number, got {self.extensions}.")
+        if self.extensions and not self.regret:
+            raise ValueError("extensions: the longer thinking is measured at its prefixes. Set regret: true.")
+        if self.attempts > 1 and self.regret:
+            raise ValueError("attempts: regret is measured on one attempt with thinking tags. Set regret: false.")
+
+
+def build(
+    problems: Sequence[Problem], policy: Policy, seed: int, args: EvaluationArguments, mrt_args: MetaProverArguments
+) -> tuple[list[dict], dict[str, str | None]]:
+    """Rollouts of a benchmark, graded; `vote` 0 stands for the gold answer, other numbers for other answers."""
+    tokenizer, settings = policy.tokenizer, rollout_settings(args, seed)
+    prompts, outcome = usable(problems, policy, _room(args, mrt_args, tokenizer))
+    drawn = policy.sampler.sample([Prompt(ids) for ids in prompts.values()], args.num_generations, settings)
+    streams = [  # problem, its prompt, which stream, first attempt
+        (problem, prompt_ids, stream, token_ids)
+        for (problem, prompt_ids), group in zip(prompts.items(), drawn, strict=True)
+        for stream, token_ids in enumerate(group)
+    ]
+    starts, firsts = [prompt_ids for _, prompt_ids, _, _ in streams], [token_ids for *_, token_ids in streams]
+    attempts = linearize(
+        policy.sampler, tokenizer, starts, firsts, args.attempts, args.window, args.continuation, settings
+    )
+    rows = [
+        {
+            "problem_id": problem.id,
+            "stream": stream,
+            "attempt": attempt,
+            "problem": problem.text,
+            "solution": problem.solution,
+            "completion": decode(tokenizer, token_ids),
+            "prompt_tokens": len(prompt_ids),
+            "tokens": len(token_ids),
+            "ended": len(token_ids) < args.max_completion_length,
+        }
+        for (problem, prompt_ids, stream, _), mine in zip(streams, attempts, strict=True)
+        for attempt, token_ids in enumerate(mine)
+    ]
+    opened = {problem.id: not opening_ids(tokenizer, prompt_ids) for problem, prompt_ids in prompts.items()}
+    texts = [split_answer(row["completion"], opened[row["problem_id"]]) for row in rows]
+    outcomes = grade(texts, [row["solution"] for row in rows])
+    measured = _measure(streams, policy, seed, args, mrt_args) if args.regret else [UNMEASURED] * len(rows)
+    for row, verdict, columns in zip(rows, outcomes, measured, strict=True):
+        row |= {"right": verdict is Outcome.RIGHT, "timed_out": verdict is Outcome.TIMED_OUT, **columns}
+    own = [Answer(*graded, True) for graded in zip(texts, outcomes, strict=True)]
+    for start in range(0, len(rows), per_problem := args.num_generations * args.attempts):
+        _vote(rows[start : start + per_problem], own[start : start + per_problem])
+    return rows, outcome | {problem.id: None for problem in prompts}
+
+
+def _measure(streams: list[tuple], policy: Policy, seed: int, args, mrt_args) -> list[dict]:
+    """The columns of each stream that say how often it would be right where; `prefix_votes` still are answers."""
+    tokenizer = policy.tokenizer
+    prover = meta_prover(mrt_args, policy.sampler, tokenizer, seed + 1)
+    traces = [
+        segment(tokenizer, prompt_ids, token_ids, problem.solution, mrt_args.mrt_episodes)
+        for problem, prompt_ids, _, token_ids in streams
+    ]
+    columns = [
+        {
+            "success_probability": measurement.success_probability.tolist(),
+            "prefix_tokens": spent_tokens(trace, measurement, len(prompt_ids)),
+            "prefix_votes": measurement.answers,
+            "answer_tokens": measurement.answer_tokens.tolist(),
+            "extension_success": [],
+            "extension_tokens": [],
+        }
+        for (_, prompt_ids, _, _), trace, measurement in zip(
+            streams, traces, prover.success_probabilities(traces), strict=True
+        )
+    ]
+    if not args.extensions:
+        return columns
+    thinking = [index for index, trace in enumerate(traces) if trace.episodes]  # the others have nothing to extend
+    settings = replace(rollout_settings(args, seed + 2), max_new_tokens=args.extension_tokens)
+    longer = extend(policy.sampler, tokenizer, [traces[index] for index in thinking], args.extensions, settings)
+    for index, trace, measurement in zip(
+        thinking, longer, prover.success_probabilities(longer, whole=True), strict=True
+    ):
+        columns[index]["extension_success"] = measurement.success_probability.tolist()
+        columns[index]["extension_tokens"] = spent_tokens(trace, measurement, len(streams[index][1]))
+    return columns
+
+
+def _vote(rows: list[dict], own: list[Answer]) -> None:
+    """Turns the answers to one problem into votes."""
+    forced = [answer for row in rows for at_prefix in row["prefix_votes"] or () for answer in at_prefix]
+    cast = iter(votes([a.text for a in [*own, *forced]], [a.outcome for a in [*own, *forced]]))
+    for row in rows:
+        row["vote"] = next(cast)
+    for row in rows:
+        if row["prefix_votes"] is not None:
+            row["prefix_votes"] = [[next(cast) for _ in at_prefix] for at_prefix in row["prefix_votes"]]
+
+
+def _room(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -> int:
+    """Most tokens behind a prompt."""
+    if args.regret:
+        stop = tokenize(tokenizer, check_termination(mrt_args.mrt_termination))
+        longer = args.extensions * (args.extension_tokens + 8)  # and a few for each cue
+        return args.max_completion_length + longer + len(stop) + mrt_args.mrt_answer_tokens
+    seen = min(args.window, args.attempts - 1)
+    return args.max_completion_length * (seen + 1) + seen * (len(tokenize(tokenizer, args.continuation)) + 2)
+
+
+def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
+    if args.regret and CLOSE not in check_termination(mrt_args.mrt_termination):
+        raise ValueError("regret: episodes are found between thinking tags. Set an mrt_termination with </think>.")
+    run_builder(build, SCHEMA, args, model_args, mrt_args)
+    run = load_run(args.output_dir)
+    for reason, count in run.dropped.items():
+        logger.warning("%d problems are not part of the results: %s.", count, reason)
+    print(markdown([summary(run)]))
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs a recipe; `arguments` are those of the command line."""
+    launch_builder("evaluate", EvaluationArguments, main, arguments)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,270 @@
+r"""Folders of `mrt evaluate` -> what was measured, one number for each problem, with intervals over problems."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from scipy.stats import bootstrap
+
+from ..data.store import stored_outcome
+from ..progress import majority_curve, pass_at
+from .regret import Rollout, curve, regret_at
+from .streams import MEASURED_EVERY
+
+
+RESAMPLES = 2000
+"""Of the bootstrap over problems."""
+
+BENCHMARK = ("dataset_name", "dataset_config", "dataset_mixture", "dataset_train_split")
+BUDGET = ("max_completion_length", "regret", "extensions", "extension_tokens")
+PROVER = ("mrt_episodes", "mrt_termination", "mrt_estimator", "mrt_answer_tokens", "mrt_answer_temperature")
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    What `mrt evaluate` wrote for one model.
+
+    Args:
+        name (`str`):
+            What to call it in tables and figures.
+        settings (`dict`):
+            Arguments that the rollouts depend on.
+        problems (`dict[str, list[Rollout]]`):
+            Rollouts of each problem, ordered by the problem's id.
+        dropped (`dict[str, int]`, *optional*):
+            Problems that were not measured, by reason.
+
+    The methods return one number for each problem, in that order: shape (P,).
+    """
+
+    name: str
+    settings: dict
+    problems: dict[str, list[Rollout]]
+    dropped: dict[str, int]
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [rollout for group in self.problems.values() for rollout in group]
+
+    @property
+    def trained(self) -> int:
+        """The budget that completions were cut at, in tokens."""
+        return self.settings["max_completion_length"]
+
+    @property
+    def has_regret(self) -> bool:
+        return bool(self.settings["regret"])
+
+    @property
+    def linearized(self) -> bool:
+        return self.settings["attempts"] > 1
+
+    def each(self, measure: Callable[[list[Rollout]], float]) -> np.ndarray:
+        """A measure of the rollouts of each problem."""
+        return np.array([measure(group) for group in self.problems.values()])
+
+    def pass_at_1(self, token_budget: float = np.inf) -> np.ndarray:
+        """Share of first attempts that are right and no longer than a budget."""
+        return self.each(
+            lambda group: np.mean([r.right and r.tokens <= token_budget for r in group if r.attempt == 0])
+        )
+
+    def pass_at(self, k: int) -> np.ndarray:
+        """pass@k of the first attempts."""
+        firsts = [[r.right for r in group if r.attempt == 0] for group in self.problems.values()]
+        return np.array([pass_at(k, sum(right), len(right)) for right in firsts])
+
+    def majority(self) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Tokens and maj@k for k = 1, ..., N; both of shape (P, N). Parallel: k of N rollouts, all choices of them.
+        Linearized: the first k attempts of a stream, the mean over streams.
+        """
+        tokens, accuracy = [], []
+        for group in self.problems.values():
+            if not self.linearized:
+                tokens.append(np.mean([r.tokens for r in group]) * np.arange(1, len(group) + 1))
+                accuracy.append(majority_curve([r.vote for r in group], gold=0))
+                continue
+            streams: dict[int, list[Rollout]] = {}
+            for rollout in sorted(group, key=lambda r: (r.stream, r.attempt)):
+                streams.setdefault(rollout.stream, []).append(rollout)
+            tokens.append(np.mean([np.cumsum([r.tokens for r in stream]) for stream in streams.values()], axis=0))
+            ballots = [[r.vote for r in stream] for stream in streams.values()]
+            accuracy.append(
+                np.mean(
+                    [[majority_curve(b[:k], 0)[-1] for k in range(1, self.settings["attempts"] + 1)] for b in ballots],
+                    axis=0,
+                )
+            )
+        return np.array(tokens), np.array(accuracy)
+
+    def regret(self, token_budget: float, variant: str = "definition") -> np.ndarray:
+        """Normalised regret; beyond the trained budget with the thinking that budget forcing added."""
+        return self.each(lambda group: regret_at(group, token_budget, self.points_within(token_budget), variant))
+
+    def success_at(self, token_budget: float) -> np.ndarray:
+        """J of a policy that is stopped at the last prefix that fits into a budget; 0 where none does."""
+
+        def at(rollout: Rollout) -> float:
+            values, tokens = curve(rollout, self.points_within(token_budget))
+            return values[tokens <= token_budget][-1] if (tokens <= token_budget).any() else 0.0
+
+        return self.each(lambda group: np.mean([at(rollout) for rollout in group]))
+
+    def points_within(self, token_budget: float) -> int:
+        """How many of the points beyond the trained budget a budget allows for."""
+        step = MEASURED_EVERY * self.settings["extension_tokens"]
+        points = self.settings["extensions"] // MEASURED_EVERY
+        return int(np.clip((token_budget - self.trained) // step, 0, points))
+
+    def budgets(self) -> list[int]:
+        """Where regret is reported: at the quarters of the trained budget, and at the measured extensions."""
+        step = MEASURED_EVERY * self.settings["extension_tokens"]
+        points = self.settings["extensions"] // MEASURED_EVERY
+        return [self.trained * q // 4 for q in (1, 2, 3, 4)] + [self.trained + step * (i + 1) for i in range(points)]
+
+
+class Estimate(NamedTuple):
+    """A mean over problems with its 95% bootstrap interval; NaN where one problem leaves nothing to resample."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self):
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def estimate(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> Estimate:
+    """
+    A statistic of per-problem numbers, with a percentile bootstrap over problems.
+
+    Args:
+        values (`np.ndarray` of shape (P, ...)):
+            What belongs to a problem is drawn together.
+        statistic (`Callable`, *optional*, defaults to `np.mean`):
+            Of an array of that shape.
+
+    ```python
+    >>> estimate(np.array([0.0, 1.0, 1.0, 0.0])).mean
+    0.5
+
+    ```
+    """
+    if len(values) < 2:
+        return Estimate(float(statistic(values)), np.nan, np.nan)
+    found = bootstrap(
+        (np.arange(len(values)),),
+        lambda drawn: statistic(values[drawn.astype(int)]),
+        vectorized=False,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return Estimate(float(statistic(values)), *map(float, found.confidence_interval))
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean over problems."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else np.nan
+
+
+def load_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """
+    Reads runs to be compared.
+
+    Raises:
+        `ValueError`: If they are not of the same problems and budget, or one holds no rollouts.
+    """
+    paths = [Path(folder) for folder in folders]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):  # told apart by what differs in their paths
+        common = os.path.commonpath([path.absolute() for path in paths])
+        names = [os.path.relpath(path.absolute(), common) for path in paths]
+    runs = [load_run(path, name) for path, name in zip(paths, names, strict=True)]
+    first = runs[0]
+    for run in runs[1:]:
+        for fields_, what in (
+            (BENCHMARK, "are of different benchmarks"),
+            (BUDGET, "were measured with different budgets"),
+            (PROVER if run.has_regret else (), "were forced to answer in different ways"),
+        ):
+            differ = [
+                f"{name}: {first.settings.get(name)!r} and {run.settings.get(name)!r}"
+                for name in fields_
+                if first.settings.get(name) != run.settings.get(name)
+            ]
+            if differ:
+                raise ValueError(
+                    f"{first.name} and {run.name} {what} ({'; '.join(differ)}), so they cannot be compared. Measure "
+                    "one of them again, with the settings of the other."
+                )
+        for here, there in ((first, run), (run, first)):
+            if missing := here.problems.keys() - there.problems.keys():
+                raise ValueError(
+                    f"{there.name} lacks {len(missing)} of the {len(here.problems)} problems of {here.name}, such as "
+                    f"{min(missing)}. If its evaluation was stopped, the same command finishes it; if not, the "
+                    "problems differ, and the runs cannot be compared."
+                )
+    return runs
+
+
+def load_run(folder: str | Path, name: str | None = None) -> Run:
+    """
+    Reads a folder that `mrt evaluate` wrote.
+
+    Raises:
+        `ValueError`: If it holds no rollouts.
+    """
+    folder = Path(folder)
+    stored = folder / ".settings.json"
+    settings = json.loads(stored.read_bytes()) if stored.exists() else {}
+    names = ["problem_id", *(field.name for field in fields(Rollout) if field.name != "problem")]
+    problems: dict[str, list[Rollout]] = {}
+    if f"column {names[1]}" in settings:
+        for path in sorted((folder / "data").glob("train-*.parquet")):
+            for row in pq.read_table(path, columns=names).to_pylist():
+                known = {key: value for key, value in row.items() if value is not None}
+                problems.setdefault(row["problem_id"], []).append(Rollout(known.pop("problem_id"), **known))
+    if not problems:
+        raise ValueError(
+            f"{folder} holds no rollouts. Measure a model first: mrt evaluate --config RECIPE --output_dir {folder}"
+        )
+    dropped = Counter(reason for reason in stored_outcome(folder).values() if reason is not None)
+    return Run(name or folder.name, settings, dict(sorted(problems.items())), dict(dropped))
+
+
+def summary(run: Run, variant: str = "definition") -> dict[str, str]:
+    """The numbers of one run, as they stand in a table."""
+    lengths = np.array([rollout.tokens for rollout in run.rollouts])
+    right, (_, majority) = run.pass_at_1(), run.majority()
+    cells = {
+        "model": run.name,
+        "problems": f"{len(run.problems)}",
+        "pass@1": f"{right.mean():.3f} ± {standard_error(right):.3f}",
+        f"maj@{majority.shape[1]}": f"{majority[:, -1].mean():.3f}",
+        "tokens": f"{lengths.mean():.0f}",
+        "90%": f"{np.percentile(lengths, 90):.0f}",
+        "cut": f"{np.mean([not rollout.ended for rollout in run.rollouts]):.1%}",
+    }
+    if timeouts := sum(rollout.timed_out for rollout in run.rollouts):
+        cells["grader time-outs"] = f"{timeouts}"
+    if run.has_regret:
+        cells |= {f"regret@{budget}": str(estimate(run.regret(budget, variant))) for budget in run.budgets()}
+    return cells
+
+
+def markdown(rows: Sequence[dict[str, str]]) -> str:
+    """A table whose columns are the keys of the rows, aligned to be read as text too."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, *([row.get(name, "") for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)

@@ -1,0 +1,45 @@
+r"""Answers of a problem -> votes: which of them mean the same."""
+
+from collections.abc import Sequence
+
+from ..grading import Outcome, grade
+from ..meta_prover import bare_answer
+
+
+def votes(answers: Sequence[str], outcomes: Sequence[Outcome]) -> list[int | None]:
+    r"""
+    What each of a problem's answers votes for.
+
+    Args:
+        answers (`Sequence[str]` of length N):
+            Answer texts, as they are graded.
+        outcomes (`Sequence[Outcome]` of length N):
+            Their grades.
+
+    Returns:
+        `list[int | None]` of length N:
+            0 for right answers, 1, 2, ... for each other answer, in the order of appearance, and `None` where there is
+            no answer, or where the grader ran out of time. Two wrong answers are one if math-verify accepts the second
+            with the first as the gold answer.
+
+    Example:
+    ```python
+    >>> answers = [r"\boxed{5}", r"\boxed{0.5}", "Hm.", r"\boxed{\frac{1}{2}}", r"\boxed{3}"]
+    >>> votes(answers, grade(answers, ["5"] * 5))
+    [0, 1, None, 1, 2]
+
+    ```
+    """
+    classes: dict[str, int] = {}
+    wrong = list(dict.fromkeys(a for a, outcome in zip(answers, outcomes, strict=True) if outcome is Outcome.WRONG))
+    while wrong:
+        first, *others = wrong
+        verdicts = grade(others, [bare_answer(first)] * len(others))
+        same = {answer for answer, verdict in zip(others, verdicts, strict=True) if verdict is Outcome.RIGHT}
+        number = max(classes.values(), default=0) + 1
+        classes |= dict.fromkeys([first, *same], number)
+        wrong = [answer for answer in others if answer not in same]
+    return [
+        0 if outcome is Outcome.RIGHT else classes.get(answer) if outcome is Outcome.WRONG else None
+        for answer, outcome in zip(answers, outcomes, strict=True)
+    ]

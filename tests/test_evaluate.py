@@ -1,0 +1,353 @@
+"""`mrt evaluate`, `compare` and `figures`: hand-made rollouts with known numbers, and runs of a tiny model."""
+
+import copy
+import json
+import logging
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import tiny_model, write
+from test_builders import ONE, STOP, TWO, Scripted, problem, thinking
+
+from mrt_plugin.analysis import compare as comparison
+from mrt_plugin.analysis import evaluate, report
+from mrt_plugin.analysis.compare import compare, token_ratio, verdict
+from mrt_plugin.analysis.evaluate import SCHEMA, EvaluationArguments
+from mrt_plugin.analysis.figures import FIGURES, training_lengths
+from mrt_plugin.analysis.regret import Rollout
+from mrt_plugin.analysis.runs import Run, estimate, load_run, load_runs, standard_error
+from mrt_plugin.arguments import MetaProverArguments
+from mrt_plugin.data.problems import Policy
+from mrt_plugin.data.store import RowStore
+
+
+PROVER = MetaProverArguments(mrt_samples=4, mrt_termination="answer", mrt_answer_tokens=16)
+SETTINGS = {
+    "dataset_name": "problems",
+    "dataset_train_split": "test",
+    "max_completion_length": 100,
+    "attempts": 1,
+    "regret": True,
+    "extensions": 4,
+    "extension_tokens": 20,
+    "mrt_samples": 2,
+    "mrt_estimator": "sample",
+    "model_name_or_path": "nowhere",
+}
+
+
+def build(tokenizer, rule, **settings):
+    sampler = Scripted(tokenizer, rule)
+    args = EvaluationArguments(**{"num_generations": 2, "max_completion_length": 100} | settings)
+    rows, outcome = evaluate.build([problem()], Policy(sampler, tokenizer), 1, args, PROVER)
+    return rows, outcome, sampler
+
+
+def test_rollouts_are_graded_and_vote(tokenizer):
+    rollouts = [
+        ONE + "</think>\n\n\\boxed{4}",
+        ONE + TWO + "</think>\n\n\\boxed{5}",
+        "\\boxed{5}",
+        "</think>\\boxed{4}",
+    ]
+    rows, outcome, sampler = build(tokenizer, thinking(rollouts, {}), num_generations=4)
+    assert outcome == {"p": None}
+    assert [row["completion"] for row in rows] == rollouts
+    assert [row["right"] for row in rows] == [False, True, False, False]  # the third is cut while thinking
+    assert [row["vote"] for row in rows] == [1, 0, None, 1]
+    assert [row["stream"] for row in rows] == [0, 1, 2, 3]
+    assert [row["tokens"] for row in rows] == [len(tokenizer(text)["input_ids"]) + 1 for text in rollouts]
+    assert all(row["success_probability"] is None and row["ended"] for row in rows)
+    assert set(rows[0]) == set(SCHEMA.names)
+    assert len(sampler.calls) == 1
+
+
+def test_regret_is_measured_at_every_prefix_and_after_extensions(tokenizer):
+    longer = ONE + "\nWait, so.\n\nBut wait, so.\n"
+
+    def rule(text, n):
+        if text.endswith(STOP):
+            begun = text.rpartition("<think>\n")[2].removesuffix(STOP)
+            right = {"": 1, ONE.rstrip(): 2, longer.rstrip(): n}[begun]
+            return ["5}"] * right + ["4}"] * (n - right)
+        return [", so.\n</think>" if text.endswith(("Wait", "But wait")) else ONE + "</think>\n\n\\boxed{5}"] * n
+
+    rows, _, sampler = build(tokenizer, rule, num_generations=1, regret=True, extensions=2, extension_tokens=30)
+    [row] = rows
+    assert row["success_probability"] == [0.25, 0.5]
+    assert row["prefix_votes"] == [[0, 1, 1, 1], [0, 0, 1, 1]]
+    assert row["extension_success"] == [1.0]
+    answer = len(tokenizer("5}")["input_ids"]) + 1
+    assert row["answer_tokens"] == [answer] * 2
+    assert row["prefix_tokens"] == [answer, len(tokenizer(ONE)["input_ids"]) + answer]
+    assert row["extension_tokens"] == [len(tokenizer(longer)["input_ids"]) + answer]
+    assert len(sampler.calls) == 5  # rollouts, their branches, two extensions, their answers
+
+
+def test_linearized_search_makes_attempts_of_one_stream(tokenizer):
+    def rule(text, n):
+        return [f"\\boxed{{{5 if text.endswith('Wait') else 4}}}"] * n
+
+    plain = Scripted(tokenizer, rule)
+    args = EvaluationArguments(num_generations=2, max_completion_length=100, attempts=3, continuation="Wait")
+    policy = Policy(plain, _without_tags(tokenizer))
+    rows, _ = evaluate.build([problem()], policy, 1, args, PROVER)
+    assert [(row["stream"], row["attempt"], row["vote"]) for row in rows] == [
+        (0, 0, 1), (0, 1, 0), (0, 2, 0), (1, 0, 1), (1, 1, 0), (1, 2, 0)
+    ]  # fmt: skip
+    assert len(plain.calls) == 3  # both streams together
+
+
+def _without_tags(tokenizer):
+    plain = copy.deepcopy(tokenizer)
+    plain.chat_template = tokenizer.chat_template.replace("<think>\n", "")
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"extensions": 3, "regret": True}, "even"),
+        ({"extensions": 2}, "regret: true"),
+        ({"attempts": 2, "regret": True}, "attempts"),
+        ({"num_generations": 0}, "num_generations"),
+        ({"window": 0}, "window"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        EvaluationArguments(**settings)
+
+
+# Known numbers.
+
+
+def run_of(groups: list[list[Rollout]], name="run", **settings) -> Run:
+    return Run(name, SETTINGS | settings, {str(i): group for i, group in enumerate(groups)}, {})
+
+
+def voted(*votes, tokens=10):
+    return [Rollout("p", vote=v, right=v == 0, tokens=tokens, stream=i) for i, v in enumerate(votes)]
+
+
+def test_maj_at_k_of_hand_made_rollouts():
+    """By hand: (0, 0, 1, 2) has maj@1 1/2, maj@2 1/2, maj@3 3/4, maj@4 1; (1, 0, None) has 1/3, 1/2, 1/2."""
+    tokens, accuracy = run_of([voted(0, 0, 1, 2), voted(1, 1, 1, None, tokens=30)]).majority()
+    assert accuracy.tolist() == [pytest.approx([1 / 2, 1 / 2, 3 / 4, 1.0]), [0.0] * 4]
+    assert tokens.tolist() == [[10, 20, 30, 40], [30, 60, 90, 120]]
+    _, accuracy = run_of([voted(1, 0, None)]).majority()
+    assert accuracy.tolist() == [pytest.approx([1 / 3, 1 / 2, 1 / 2])]
+
+
+def test_linearized_votes_are_those_of_the_first_attempts():
+    stream = [Rollout("p", vote=v, tokens=t, attempt=i) for i, (v, t) in enumerate([(1, 10), (0, 20), (0, 40)])]
+    tokens, accuracy = run_of([stream[::-1]], attempts=3).majority()
+    assert (tokens.tolist(), accuracy.tolist()) == ([[10, 30, 70]], [[0.0, 0.5, 1.0]])
+
+
+def test_pass_at_1_its_standard_error_and_a_budget():
+    run = run_of([voted(0, 0, 1, 1), voted(0, 0, 0, 0, tokens=50)])
+    assert run.pass_at_1().tolist() == [0.5, 1.0]
+    assert run.pass_at_1(20).tolist() == [0.5, 0.0]
+    assert run.pass_at(2).tolist() == pytest.approx([5 / 6, 1.0])
+    assert standard_error(np.array([0.5, 1.0])) == pytest.approx(0.25)  # s = sqrt(1/8), n = 2
+
+
+def test_budgets_lie_at_quarters_and_at_the_extensions():
+    run = run_of([[Rollout("p", [0.0, 0.5], [10, 60], [0.75, 1.0], [120, 160])]])
+    assert run.budgets() == [25, 50, 75, 100, 140, 180]
+    assert [run.points_within(budget) for budget in (100, 139, 140, 180, 999)] == [0, 0, 1, 2, 2]
+    assert run.success_at(5).tolist() == [0.0]
+    assert run.success_at(60).tolist() == [0.5]
+    assert run.success_at(140).tolist() == [0.75]
+    assert run.regret(25).tolist() == [pytest.approx(1 - (0.15 * 15 / 2) / 25)]
+
+
+def test_intervals_draw_problems():
+    values = np.array([0.0, 1.0] * 50)
+    found = estimate(values)
+    assert found.mean == 0.5
+    assert found.low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.01)
+    assert found.high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.01)
+    assert np.isnan(estimate(np.array([1.0])).low)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "other", "expected"),
+    [
+        ([0.25, 0.5], [0.5, 0.75], 2.0),  # the other has the accuracy from the start
+        ([0.25, 0.75], [0.25, 0.5], 0.75),  # half way between the first and the second vote
+        ([0.5, 0.5], [0.5, 0.5], 1.0),
+    ],
+)
+def test_tokens_for_an_accuracy_that_both_reach(accuracy, other, expected):
+    assert token_ratio([100, 200], accuracy, [100, 200], other) == pytest.approx(expected)
+
+
+def test_a_difference_is_told_from_noise():
+    worse, better = run_of([voted(1, 1)] * 20, "worse"), run_of([voted(0, 0, tokens=5)] * 20, "better")
+    rows = {row["measure"]: row[""] for row in compare(worse, better) if "regret" not in row["measure"]}
+    assert set(rows.values()) == {"better"}
+    rows = {row["measure"]: row[""] for row in compare(better, worse)}
+    assert {rows[name] for name in ("pass@1", "maj@2", "tokens")} == {"worse"}
+    mixed = [run_of([voted(i % k, i % k) for i in range(20)], str(k)) for k in (2, 3)]
+    assert compare(*mixed)[0][""] == "within noise"
+    assert verdict(np.nan, np.nan, 0.0).startswith("one problem")
+
+
+def test_a_lower_regret_is_better():
+    high = run_of([[Rollout("p", [0.0], [10])]] * 5, "high")
+    low = run_of([[Rollout("p", [1.0], [10])]] * 5, "low")
+    assert {row[""] for row in compare(high, low) if "regret" in row["measure"]} == {"better"}
+    assert {row[""] for row in compare(low, high) if "regret" in row["measure"]} == {"worse"}
+
+
+# Folders.
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory, tokenizer):
+    """Two runs of a tiny model that differ in their seed, as `mrt evaluate` writes them."""
+    folder = tmp_path_factory.mktemp("runs")
+    model = folder / "model"
+    tokenizer.save_pretrained(model)
+    tiny_model(tokenizer, initializer_range=0.02).save_pretrained(model)
+    history = [{"step": 1, "loss": 0.5}, *({"step": s, "completions/mean_length": 10.0 * s} for s in (1, 2))]
+    (model / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    (folder / "problems").mkdir()
+    rows = [{"problem": f"Find x with {i} x = {i}.", "answer": answer} for i, answer in enumerate(["1", "1", "1", ""])]
+    (folder / "problems" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe = {
+        "model_name_or_path": str(model),
+        "dataset_name": str(folder / "problems"),
+        "dataset_train_split": "test",
+        "dataset_prompt_column": "problem",
+        "dataset_solution_column": "answer",
+        "num_generations": 3,
+        "max_completion_length": 16,
+        "sampler": "transformers",
+        "regret": True,
+        "extensions": 2,
+        "extension_tokens": 8,
+        "mrt_samples": 2,
+        "mrt_termination": "answer",
+        "mrt_answer_tokens": 4,
+    }
+    write(folder / "recipe.yaml", recipe)
+    for seed in (0, 1):
+        evaluate_again(folder, f"seed-{seed}", "--seed", str(seed))
+    return folder
+
+
+def evaluate_again(folder, name, *arguments):
+    evaluate.run(["--config", str(folder / "recipe.yaml"), "--output_dir", str(folder / name), *arguments])
+
+
+def test_a_run_is_resumable_and_says_what_it_left_out(evaluated, capsys, caplog):
+    before = {path: path.stat().st_mtime_ns for path in (evaluated / "seed-0" / "data").iterdir()}
+    with caplog.at_level(logging.WARNING):
+        evaluate_again(evaluated, "seed-0", "--seed", "0")
+    assert {path: path.stat().st_mtime_ns for path in (evaluated / "seed-0" / "data").iterdir()} == before
+    assert "1 problems are not part of the results: the gold answer cannot be parsed" in caplog.text
+    header, _, row = (line.split("|")[1:-1] for line in capsys.readouterr().out.strip().splitlines())
+    cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
+    assert (cells["model"], cells["problems"], cells["pass@1"]) == ("seed-0", "3", "0.000 ± 0.000")
+    assert {"maj@3", "tokens", "90%", "cut", "regret@4", "regret@16", "regret@32"} <= cells.keys()
+
+
+def test_what_was_stored_is_read_as_it_was(evaluated):
+    run = load_run(evaluated / "seed-0")
+    assert {len(group) for group in run.problems.values()} == {3}
+    for rollout in run.rollouts:
+        assert len(rollout.success_probability) == len(rollout.prefix_tokens) == len(rollout.prefix_votes) >= 1
+        assert len(rollout.extension_success) == (1 if len(rollout.success_probability) > 1 else 0)
+        assert {len(at_prefix) for at_prefix in rollout.prefix_votes} == {2}
+        assert 0 < rollout.tokens <= 16
+    assert training_lengths(run) == [(1, 10.0), (2, 20.0)]
+
+
+def test_figures_and_a_page_that_needs_no_other_file(evaluated, tmp_path, capsys):
+    report.run(["--runs", str(evaluated / "seed-0"), str(evaluated / "seed-1"), "--output_dir", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "report.html", *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg"))
+    }  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<table") == 3  # both runs, their difference, the settings
+    assert "seed-1 against seed-0" in page
+    sources = re.findall(r'(?:src|href)="([^"]*)', page)
+    assert len(sources) == len(FIGURES)
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_runs_without_regret_have_fewer_figures(evaluated, tmp_path):
+    evaluate_again(evaluated, "plain", "--regret", "false", "--extensions", "0")
+    report.run(["--runs", str(evaluated / "plain"), "--output_dir", str(tmp_path)])
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"majority", "lengths", "training"}
+
+
+def test_compare_prints_a_table(evaluated, capsys):
+    comparison.run([str(evaluated / "seed-0"), str(evaluated / "seed-1"), "--regret", "released"])
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("| pass@1 ", "| regret@32 ", "within noise"))
+
+
+def test_equal_names_are_told_apart(evaluated, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run").symlink_to(evaluated / "seed-0")
+    assert [run.name for run in load_runs([tmp_path / "a" / "run", tmp_path / "b" / "run"])] == ["a/run", "b/run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["--max_completion_length", "12"], "different budgets.*16 and 12"),
+        (["--dataset_train_split", "train"], "different benchmarks.*'test' and 'train'"),
+        (["--mrt_termination", "explain"], "forced to answer in different ways"),
+        (["--system_prompt", "Think."], None),  # the same problems
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(evaluated, tmp_path, arguments, match):
+    if "train" in arguments:
+        (evaluated / "problems" / "train.jsonl").write_text((evaluated / "problems" / "test.jsonl").read_text())
+    other = f"other-{arguments[0].strip('-')}"
+    evaluate_again(evaluated, other, *arguments)
+    folders = [evaluated / "seed-0", evaluated / other]
+    if match is None:
+        assert len(load_runs(folders)) == 2
+        return
+    with pytest.raises(ValueError, match=match):
+        load_runs(folders)
+
+
+def test_unequal_problems_are_refused(evaluated, tmp_path):
+    run = load_run(evaluated / "seed-0")
+    part = tmp_path / "part"
+    with RowStore(part, SCHEMA, {k: v for k, v in run.settings.items() if not k.startswith("column ")}) as store:
+        row = dict.fromkeys(SCHEMA.names) | {"problem_id": "x", "tokens": 3, "right": True, "stream": 0, "attempt": 0}
+        store.write([row], {"x": None})
+    with pytest.raises(ValueError, match="part lacks 3 of the 3 problems of seed-0"):
+        load_runs([evaluated / "seed-0", part])
+
+
+def test_folders_without_rollouts_are_named(tmp_path):
+    with pytest.raises(ValueError, match="nothing holds no rollouts. Measure a model first"):
+        load_run(tmp_path / "nothing")
+    with RowStore(tmp_path / "star", pa.schema({"problem_id": pa.string()}), {}) as store:
+        store.write([{"problem_id": "a"}], {"a": None})
+    with pytest.raises(ValueError, match="star holds no rollouts"):
+        load_run(tmp_path / "star")
+
+
+def test_a_benchmark_without_gold_answers_is_named(evaluated, tmp_path):
+    rows = [{"problem": "Find x.", "answer": ""}] * 2
+    (tmp_path / "problems").mkdir()
+    (tmp_path / "problems" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["--dataset_name", str(tmp_path / "problems"), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="recipe.yaml: .*holds no rollouts"):
+        evaluate.run(["--config", str(evaluated / "recipe.yaml"), *arguments])
+    with pytest.raises(ValueError, match="dataset_solution_column: unknown 'gold'. .*answer"):
+        evaluate.run(["--config", str(evaluated / "recipe.yaml"), *arguments, "--dataset_solution_column", "gold"])

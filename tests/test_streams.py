@@ -1,0 +1,96 @@
+"""What makes a finished stream go on, against policies that write what a rule says."""
+
+import pytest
+from test_meta_prover import Sampler
+
+from mrt_plugin.analysis.streams import EXTENSION_CUES, extend, linearize
+from mrt_plugin.analysis.votes import votes
+from mrt_plugin.episodes import decode
+from mrt_plugin.grading import Outcome, grade
+from mrt_plugin.sampling import SamplingSettings
+from mrt_plugin.traces import segment, tokenize
+
+
+PROMPT = "<|user|>Find x.<|assistant|><think>\n"
+THINKING = "Try x = 2.\n\nNot 5.\n"
+
+
+@pytest.fixture
+def trace(tokenizer):
+    ids = tokenize(tokenizer, THINKING + "</think>\n\n\\boxed{5}")
+    return segment(tokenizer, tokenize(tokenizer, PROMPT), ids, "5", episodes=6)
+
+
+def extended(tokenizer, trace, written, extensions, most=100):
+    """The text after each measured extension, by a policy that always writes the same."""
+    sampler = Sampler(tokenizer, lambda text, n: [written])
+    settings = SamplingSettings(most, seed=7)
+    [longer] = extend(sampler, tokenizer, [trace], extensions, settings)
+    assert [call[2].seed for call in sampler.calls] == [7 + i for i in range(extensions)]
+    return [decode(tokenizer, longer.token_ids[:cut]) for cut in longer.cuts], longer
+
+
+def test_extensions_think_on_to_the_next_closing_tag_and_are_measured_every_second_time(tokenizer, trace):
+    texts, longer = extended(tokenizer, trace, ", it works.\n</think>\n\n\\boxed{5}", 4)
+    after = [f"{cue}, it works.\n" for cue in EXTENSION_CUES]
+    begun = PROMPT + THINKING
+    assert texts == [begun + "\n" + "\n".join(after[:2]), begun + "\n" + "\n".join(after)]
+    assert longer.solution == "5"
+    stripped = [decode(tokenizer, longer.token_ids[:end]) for end in longer.ends]
+    assert stripped == [text.rstrip() for text in texts]
+
+
+def test_of_an_extension_that_was_cut_the_last_paragraph_is_dropped(tokenizer, trace):
+    written = ", try x = 5.\n\nit works.\n\nBut then"
+    most = len(tokenize(tokenizer, written))
+    texts, _ = extended(tokenizer, trace, written, 2, most)
+    first, second = (f"\n{cue}, try x = 5.\n\nit works.\n" for cue in EXTENSION_CUES[:2])
+    assert texts == [PROMPT + THINKING + first + second]
+    texts, _ = extended(tokenizer, trace, ", Hm", 2, most=len(tokenize(tokenizer, ", Hm")))  # nothing but one
+    assert texts == [PROMPT + THINKING + f"\n{EXTENSION_CUES[0]}\n\n{EXTENSION_CUES[1]}\n"]
+
+
+def test_an_extension_that_ends_without_a_tag_is_kept_without_the_end(tokenizer, trace):
+    class Ending(Sampler):
+        def sample(self, prompts, n, settings):
+            return [
+                [[*ids, tokenizer.eos_token_id] for ids in group] for group in super().sample(prompts, n, settings)
+            ]
+
+    sampler = Ending(tokenizer, lambda text, n: [" it works."])
+    [longer] = extend(sampler, tokenizer, [trace], 2, SamplingSettings(100))
+    assert tokenizer.eos_token_id not in longer.token_ids[trace.cuts[0] :]
+    assert decode(tokenizer, longer.token_ids).endswith("Wait it works.\nBut wait it works.")
+
+
+def test_linearized_attempts_see_the_prompt_and_the_last_ones(tokenizer):
+    seen = []
+
+    def rule(text, n):
+        seen.append(text)
+        return [f"try {len(seen)}."]
+
+    prompt, first = tokenize(tokenizer, "Find x."), [*tokenize(tokenizer, "try 0."), tokenizer.eos_token_id]
+    [stream] = linearize(Sampler(tokenizer, rule), tokenizer, [prompt], [first], 4, 2, "Wait", SamplingSettings(9))
+    assert [decode(tokenizer, attempt) for attempt in stream] == ["try 0.", "try 1.", "try 2.", "try 3."]
+    assert seen == [
+        "Find x.try 0.\n\nWait",
+        "Find x.try 0.\n\nWaittry 1.\n\nWait",
+        "Find x.try 1.\n\nWaittry 2.\n\nWait",  # the first has left the window
+    ]
+
+
+def test_votes_are_one_for_each_answer_and_right_ones_are_zero():
+    answers = [
+        r"\boxed{\frac{1}{2}}",
+        r"\boxed{4}",
+        "Hm.",
+        r"\boxed{0.5}",
+        r"\boxed{4.0}",
+        r"\boxed{x+1}",
+        r"\boxed{5}",
+    ]
+    outcomes = grade(answers, ["5"] * len(answers))
+    assert votes(answers, outcomes) == [1, 2, None, 1, 2, 3, 0]
+    assert votes([answers[0]], [Outcome.TIMED_OUT]) == [None]
+    assert votes([], []) == []
