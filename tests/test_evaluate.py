@@ -4,10 +4,12 @@ import copy
 import json
 import logging
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from conftest import tiny_model, write
 from test_builders import ONE, STOP, TWO, Scripted, problem, thinking
 
@@ -351,3 +353,54 @@ def test_a_benchmark_without_gold_answers_is_named(evaluated, tmp_path):
         evaluate.run(["--config", str(evaluated / "recipe.yaml"), *arguments])
     with pytest.raises(ValueError, match="dataset_solution_column: unknown 'gold'. .*answer"):
         evaluate.run(["--config", str(evaluated / "recipe.yaml"), *arguments, "--dataset_solution_column", "gold"])
+
+
+# Recipes.
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").glob("evaluation/*.yaml")) + sorted((ROOT / "recipes").glob("*/evaluation/*.yaml"))
+PAPER = {"num_generations": 20, "max_completion_length": 16384, "temperature": 0.6, "top_p": 0.95}
+REGRET = {"num_generations": 16, "regret": True, "extensions": 8, "extension_tokens": 2048, "mrt_samples": 8}
+TABLES = {
+    **dict.fromkeys(["aime_2024", "aime_2025", "amc_2023", "math_500", "minerva"], PAPER),
+    "aime_2025_regret": PAPER | REGRET | {"mrt_termination": "explain", "mrt_answer_tokens": 4096},
+    "math_500_backtracking": {"num_generations": 10, "max_completion_length": 4096, "temperature": 0.7},
+}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_every_recipe_measures(path, evaluated, tmp_path, capsys):
+    recipe = yaml.safe_load(path.read_text())
+    assert TABLES.get(path.stem if path.parent.parent.name == "recipes" else None, {}).items() <= recipe.items()
+    (tmp_path / "problems").mkdir()
+    row = {recipe["dataset_prompt_column"]: "Find x.", recipe.get("dataset_solution_column", "solution"): "5"}
+    split = recipe.get("dataset_train_split", "train")
+    (tmp_path / "problems" / f"{split}.jsonl").write_text(json.dumps(row))
+    small = {
+        "model_name_or_path": evaluated / "model",
+        "dtype": "float32",
+        "dataset_name": tmp_path / "problems",
+        "num_generations": 2,
+        "max_completion_length": 16,
+        "extension_tokens": 4,
+        "mrt_answer_tokens": 4,
+        "sampler": "transformers",
+        "output_dir": tmp_path / "out",
+    }
+    arguments = [str(part) for name, value in small.items() for part in (f"--{name}", value)]
+    evaluate.run(["--config", str(path), *arguments])
+    assert "| pass@1 " in capsys.readouterr().out
+    assert ("regret" in recipe) == load_run(tmp_path / "out").has_regret
+
+
+def test_a_recipe_for_linearized_search(evaluated, tmp_path):
+    recipe = str(ROOT / "recipes/smollm2/evaluation/backtracking.yaml")
+    model, data = str(evaluated / "model"), str(evaluated / "problems")
+    small = ["--model_name_or_path", model, "--dataset_name", data, "--dataset_train_split", "test"]
+    small += ["--dataset_solution_column", "answer", "--max_completion_length", "8", "--sampler", "transformers"]
+    evaluate.run(
+        ["--config", recipe, *small, "--num_generations", "2", "--attempts", "3", "--output_dir", str(tmp_path)]
+    )
+    run = load_run(tmp_path)
+    assert run.majority()[0].shape == (3, 3)
+    assert [rollout.attempt for rollout in run.rollouts[:6]] == [0, 1, 2] * 2

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The data builders with a real language model (135 million parameters) on a CPU, without a model hub or a data hub.
+# Data builders and measurements with a real language model (135 million parameters) on a CPU, without any hub.
 #
 #     make smoke        about five minutes on two CPU cores
 #
@@ -12,6 +12,13 @@ out=runs/smoke
 mrt star --config recipes/smollm2/star/data_mrt.yaml
 mrt prefixes --config recipes/smollm2/prefixes/data_mrt.yaml
 mrt backtracking --config recipes/smollm2/backtracking/data_backtrack.yaml
+mrt evaluate --config recipes/smollm2/evaluation/regret.yaml
+mrt evaluate --config recipes/smollm2/evaluation/backtracking.yaml
+mrt evaluate --config recipes/smollm2/evaluation/backtracking.yaml \
+    --num_generations 1 --attempts 4 --output_dir $out/evaluation/linearized
+mrt figures --runs $out/evaluation/regret --output_dir $out/figures/regret
+mrt figures --runs $out/evaluation/{parallel,linearized} --output_dir $out/figures/backtracking
+mrt compare $out/evaluation/{parallel,linearized}
 
 python - $out/star-mrt $out/prefixes $out/backtracking <<'EOF'
 import sys
