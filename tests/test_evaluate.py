@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from conftest import tiny_model, write
+from datasets import load_dataset
 from test_builders import ONE, STOP, TWO, Scripted, problem, thinking
 
 from mrt_plugin.analysis import compare as comparison
@@ -257,6 +258,10 @@ def test_a_run_is_resumable_and_says_what_it_left_out(evaluated, capsys, caplog)
     cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
     assert (cells["model"], cells["problems"], cells["pass@1"]) == ("seed-0", "3", "0.000 ± 0.000")
     assert {"maj@3", "tokens", "90%", "cut", "regret@4", "regret@16", "regret@32"} <= cells.keys()
+    numbers = json.loads((evaluated / "seed-0" / "results.json").read_text())
+    assert numbers["dropped"] == {"the gold answer cannot be parsed": 1}
+    assert (len(numbers["maj@k"]["tokens"]), list(numbers["regret"])) == (3, ["4", "8", "12", "16", "32"])
+    assert len(load_dataset(str(evaluated / "seed-0"), split="train")) == 9  # the file beside them is no row
 
 
 def test_what_was_stored_is_read_as_it_was(evaluated):

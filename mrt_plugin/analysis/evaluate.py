@@ -5,9 +5,11 @@ r"""Measures a model on a benchmark: rollouts in Parquet files, and what follows
 Problem -> rollouts -> grades and votes; with `regret`, -> prefixes -> success probabilities. One row for each rollout.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pyarrow as pa
 from trl import ModelConfig
@@ -22,7 +24,7 @@ from ..meta_prover import Answer, check_termination, meta_prover
 from ..sampling import Prompt
 from ..traces import opening_ids, segment, tokenize
 from .regret import spent_tokens
-from .runs import load_run, markdown, summary
+from .runs import load_run, markdown, results, summary
 from .streams import MEASURED_EVERY, extend, linearize
 from .votes import votes
 
@@ -207,6 +209,7 @@ def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProve
     run = load_run(args.output_dir)
     for reason, count in run.dropped.items():
         logger.warning("%d problems are not part of the results: %s.", count, reason)
+    (Path(args.output_dir) / "results.json").write_text(json.dumps(results(run), indent=2))
     print(markdown([summary(run)]))
 
 

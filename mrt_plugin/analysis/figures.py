@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ..progress import majority_curve, pass_at, progress
-from .runs import Run, standard_error
+from .runs import Run, estimate, standard_error
 
 
 COLORS = ["#666666", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]
@@ -53,18 +53,18 @@ def draw_majority(runs: Sequence[Run], figure) -> None:
 
 
 def draw_regret(runs: Sequence[Run], figure, variant: str = "definition") -> None:
-    """Normalised regret (lower is better) against the token budget; beyond the trained budget with budget forcing."""
-    axes = _against_budget(runs, figure, lambda run, budget: run.regret(budget, variant).mean(), "top")
+    """Normalised regret (lower is better) against the token budget; bands: 95% intervals over problems."""
+    axes = _against_budget(runs, figure, lambda run, budget: run.regret(budget, variant), "top")
     axes.set_ylabel("normalised regret")
 
 
 def draw_scaling(runs: Sequence[Run], figure) -> None:
-    """Success probability of a policy that is made to stop and answer within a token budget."""
-    axes = _against_budget(runs, figure, lambda run, budget: run.success_at(budget).mean(), "bottom")
+    """Success probability of a policy that is made to answer within a token budget; bands: 95% intervals."""
+    axes = _against_budget(runs, figure, lambda run, budget: run.success_at(budget), "bottom")
     axes.set_ylabel("success probability")
 
 
-def _against_budget(runs: Sequence[Run], figure, measure: Callable[[Run, float], float], free: str):
+def _against_budget(runs: Sequence[Run], figure, measure: Callable[[Run, float], np.ndarray], free: str):
     axes = figure.subplots()
     budgets, trained = runs[0].budgets(), runs[0].trained
     if budgets[-1] > trained:
@@ -74,8 +74,9 @@ def _against_budget(runs: Sequence[Run], figure, measure: Callable[[Run, float],
         axes.text(middle, height, "extrapolated by budget forcing", **where)
     marked = [trained * part / 16 for part in range(2, 17)] + [budget for budget in budgets if budget > trained]
     for run, look in _looks(runs):
-        values = [measure(run, budget) for budget in marked]
-        axes.plot(marked, values, markevery=[marked.index(budget) for budget in budgets], **look)
+        mean, low, high = zip(*(estimate(measure(run, budget)) for budget in marked), strict=True)
+        axes.plot(marked, mean, markevery=[marked.index(budget) for budget in budgets], **look)
+        axes.fill_between(marked, low, high, color=look["color"], alpha=0.12, lw=0)
     axes.set(xlabel="token budget", xlim=(marked[0], marked[-1] * 1.02))
     _legend(axes)
     return axes

@@ -241,24 +241,38 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
     return Run(name or folder.name, settings, dict(sorted(problems.items())), dict(dropped))
 
 
-def summary(run: Run, variant: str = "definition") -> dict[str, str]:
-    """The numbers of one run, as they stand in a table."""
+def results(run: Run, variant: str = "definition") -> dict:
+    """The numbers of one run, as JSON can hold them: means over problems, and shares of rollouts."""
     lengths = np.array([rollout.tokens for rollout in run.rollouts])
-    right, (_, majority) = run.pass_at_1(), run.majority()
+    right, (tokens, majority) = run.pass_at_1(), run.majority()
+    return {
+        "problems": len(run.problems),
+        "dropped": run.dropped,
+        "pass@1": {"mean": right.mean(), "standard_error": standard_error(right)},
+        "maj@k": {"accuracy": majority.mean(axis=0).tolist(), "tokens": tokens.mean(axis=0).tolist()},
+        "tokens": {"mean": lengths.mean(), "90th_percentile": np.percentile(lengths, 90)},
+        "cut": np.mean([not rollout.ended for rollout in run.rollouts]),
+        "grader_timeouts": sum(rollout.timed_out for rollout in run.rollouts),
+        "regret": {b: estimate(run.regret(b, variant))._asdict() for b in run.budgets()} if run.has_regret else {},
+    }
+
+
+def summary(run: Run, variant: str = "definition") -> dict[str, str]:
+    """The row of a run in a table."""
+    numbers = results(run, variant)
+    pass_at_1, majority, tokens = numbers["pass@1"], numbers["maj@k"]["accuracy"], numbers["tokens"]
     cells = {
         "model": run.name,
-        "problems": f"{len(run.problems)}",
-        "pass@1": f"{right.mean():.3f} ± {standard_error(right):.3f}",
-        f"maj@{majority.shape[1]}": f"{majority[:, -1].mean():.3f}",
-        "tokens": f"{lengths.mean():.0f}",
-        "90%": f"{np.percentile(lengths, 90):.0f}",
-        "cut": f"{np.mean([not rollout.ended for rollout in run.rollouts]):.1%}",
+        "problems": f"{numbers['problems']}",
+        "pass@1": f"{pass_at_1['mean']:.3f} ± {pass_at_1['standard_error']:.3f}",
+        f"maj@{len(majority)}": f"{majority[-1]:.3f}",
+        "tokens": f"{tokens['mean']:.0f}",
+        "90%": f"{tokens['90th_percentile']:.0f}",
+        "cut": f"{numbers['cut']:.1%}",
     }
-    if timeouts := sum(rollout.timed_out for rollout in run.rollouts):
-        cells["grader time-outs"] = f"{timeouts}"
-    if run.has_regret:
-        cells |= {f"regret@{budget}": str(estimate(run.regret(budget, variant))) for budget in run.budgets()}
-    return cells
+    if numbers["grader_timeouts"]:
+        cells["grader time-outs"] = f"{numbers['grader_timeouts']}"
+    return cells | {f"regret@{budget}": str(Estimate(**found)) for budget, found in numbers["regret"].items()}
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:
