@@ -20,7 +20,8 @@ extras = {
     "test": ["hypothesis", "openai", "pytest", "pytest-timeout"],
     "quality": ["pre-commit", "ruff"],
 }
-extras["dev"] = extras["test"] + extras["quality"] + extras["figures"] + extras["ray"]
+extras["test"] += extras["figures"]
+extras["dev"] = extras["test"] + extras["quality"] + extras["ray"]
 
 setup(
     name="mrt-plugin",

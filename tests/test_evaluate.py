@@ -295,6 +295,12 @@ def test_runs_without_regret_have_fewer_figures(evaluated, tmp_path):
     assert {path.stem for path in tmp_path.glob("*.png")} == {"majority", "lengths", "training"}
 
 
+def test_runs_with_scored_answers_have_no_votes_to_draw(evaluated, tmp_path):
+    evaluate_again(evaluated, "scored", "--mrt_estimator", "likelihood")
+    report.run(["--runs", str(evaluated / "scored"), "--output_dir", str(tmp_path)])
+    assert {path.stem for path in tmp_path.glob("*.png")} == FIGURES.keys() - {"episodes"}
+
+
 def test_compare_prints_a_table(evaluated, capsys):
     comparison.run([str(evaluated / "seed-0"), str(evaluated / "seed-1"), "--regret", "released"])
     printed = capsys.readouterr().out

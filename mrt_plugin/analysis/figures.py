@@ -180,7 +180,8 @@ def _legend(axes) -> None:
 
 
 def _have_votes(runs: Sequence[Run]) -> bool:
-    return all(run.has_regret and any(len(r.prefix_votes) > 1 for r in run.rollouts) for run in runs)
+    drawn = all(run.has_regret and run.settings["mrt_estimator"] == "sample" for run in runs)
+    return drawn and all(any(len(r.prefix_votes) > 1 for r in run.rollouts) for run in runs)
 
 
 FIGURES: dict[str, tuple[Callable, Callable[[Sequence[Run]], bool]]] = {
