@@ -154,7 +154,6 @@ def test_pass_at_1_its_standard_error_and_a_budget():
     run = run_of([voted(0, 0, 1, 1), voted(0, 0, 0, 0, tokens=50)])
     assert run.pass_at_1().tolist() == [0.5, 1.0]
     assert run.pass_at_1(20).tolist() == [0.5, 0.0]
-    assert run.pass_at(2).tolist() == pytest.approx([5 / 6, 1.0])
     assert standard_error(np.array([0.5, 1.0])) == pytest.approx(0.25)  # s = sqrt(1/8), n = 2
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from scipy.stats import bootstrap
 
 from ..data.store import stored_outcome
-from ..progress import majority_curve, pass_at
+from ..progress import majority_curve
 from .regret import Rollout, curve, regret_at
 from .streams import MEASURED_EVERY
 
@@ -62,10 +62,6 @@ class Run:
     def has_regret(self) -> bool:
         return bool(self.settings["regret"])
 
-    @property
-    def linearized(self) -> bool:
-        return self.settings["attempts"] > 1
-
     def each(self, measure: Callable[[list[Rollout]], float]) -> np.ndarray:
         """A measure of the rollouts of each problem."""
         return np.array([measure(group) for group in self.problems.values()])
@@ -76,33 +72,13 @@ class Run:
             lambda group: np.mean([r.right and r.tokens <= token_budget for r in group if r.attempt == 0])
         )
 
-    def pass_at(self, k: int) -> np.ndarray:
-        """pass@k of the first attempts."""
-        firsts = [[r.right for r in group if r.attempt == 0] for group in self.problems.values()]
-        return np.array([pass_at(k, sum(right), len(right)) for right in firsts])
-
     def majority(self) -> tuple[np.ndarray, np.ndarray]:
         """
         Tokens and maj@k for k = 1, ..., N; both of shape (P, N). Parallel: k of N rollouts, all choices of them.
         Linearized: the first k attempts of a stream, the mean over streams.
         """
-        tokens, accuracy = [], []
-        for group in self.problems.values():
-            if not self.linearized:
-                tokens.append(np.mean([r.tokens for r in group]) * np.arange(1, len(group) + 1))
-                accuracy.append(majority_curve([r.vote for r in group], gold=0))
-                continue
-            streams: dict[int, list[Rollout]] = {}
-            for rollout in sorted(group, key=lambda r: (r.stream, r.attempt)):
-                streams.setdefault(rollout.stream, []).append(rollout)
-            tokens.append(np.mean([np.cumsum([r.tokens for r in stream]) for stream in streams.values()], axis=0))
-            ballots = [[r.vote for r in stream] for stream in streams.values()]
-            accuracy.append(
-                np.mean(
-                    [[majority_curve(b[:k], 0)[-1] for k in range(1, self.settings["attempts"] + 1)] for b in ballots],
-                    axis=0,
-                )
-            )
+        curve_of = _linearized if self.settings["attempts"] > 1 else _parallel
+        tokens, accuracy = zip(*map(curve_of, self.problems.values()), strict=True)
         return np.array(tokens), np.array(accuracy)
 
     def regret(self, token_budget: float, variant: str = "definition") -> np.ndarray:
@@ -129,6 +105,21 @@ class Run:
         step = MEASURED_EVERY * self.settings["extension_tokens"]
         points = self.settings["extensions"] // MEASURED_EVERY
         return [self.trained * q // 4 for q in (1, 2, 3, 4)] + [self.trained + step * (i + 1) for i in range(points)]
+
+
+def _parallel(rollouts: list[Rollout]) -> tuple[np.ndarray, np.ndarray]:
+    tokens = np.mean([rollout.tokens for rollout in rollouts]) * np.arange(1, len(rollouts) + 1)
+    return tokens, majority_curve([rollout.vote for rollout in rollouts], gold=0)
+
+
+def _linearized(rollouts: list[Rollout]) -> tuple[np.ndarray, np.ndarray]:
+    streams: dict[int, list[Rollout]] = {}
+    for rollout in sorted(rollouts, key=lambda rollout: rollout.attempt):
+        streams.setdefault(rollout.stream, []).append(rollout)
+    tokens = [np.cumsum([rollout.tokens for rollout in stream]) for stream in streams.values()]
+    votes = [[rollout.vote for rollout in stream] for stream in streams.values()]
+    accuracy = [[majority_curve(mine[: k + 1], gold=0)[-1] for k in range(len(mine))] for mine in votes]
+    return np.mean(tokens, axis=0), np.mean(accuracy, axis=0)
 
 
 class Estimate(NamedTuple):
