@@ -23,7 +23,7 @@ EXAMPLES = 3
 
 def problem(generator: random.Random) -> tuple[str, dict[str, str], str]:
     """A problem, what a worked example of it looks like in each data set, and the answer."""
-    a, b, c = generator.randint(11, 49), generator.randint(11, 49), generator.randint(2, 9)
+    a, b, c = generator.randint(5, 9), generator.randint(5, 9), generator.randint(2, 5)
     total = a + b - c
     steps = f"First {a} + {b}.\n\n{a} + {b} = {a + b}.\n\nThen take {c} away.\n\n{a + b} - {c} = {total}."
     check = f"Wait, let me check.\n\n{total} + {c} = {a + b}. Yes.\n\nSo it is {total}."

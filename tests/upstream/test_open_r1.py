@@ -157,7 +157,7 @@ def test_its_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted)
     trainer = build(tmp_path, tokenizer, functions, data, mrt={"mrt_credit": "mixed", "mrt_prefix": "dataset"})
     step_inputs(trainer)
     turns = [FIRST + SECOND + ANSWER.format(5), FIRST + SECOND + IDLE + ANSWER.format(4)]
-    turns += [FIRST + ANSWER.format(3), FIRST + ANSWER.format(5)]
+    turns += [FIRST.rstrip() + "\n" + ANSWER.format(right) for right in (3, 5)]
     completions = [[{"role": "assistant", "content": turn}] for turn in turns]
     for index, function in enumerate(functions):
         expected = function(completions=completions, solution=["5"] * 4, completion_ids=[[0]] * 4)
