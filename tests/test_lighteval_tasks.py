@@ -20,9 +20,7 @@ def tasks(request, monkeypatch):
     config = make_dataclass("LightevalTaskConfig", [*FIELDS, request.param])
     names = {
         "metrics.metrics": {"Metrics": pinned if request.param == "metric" else released},
-        "tasks.lighteval_task": {
-            "LightevalTaskConfig": make_dataclass("LightevalTaskConfig", [*FIELDS, request.param])
-        },
+        "tasks.lighteval_task": {"LightevalTaskConfig": config},
         "tasks.requests": {"Doc": SimpleNamespace},
     }
     for name in ("", "metrics", "tasks"):
