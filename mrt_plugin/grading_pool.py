@@ -30,6 +30,8 @@ from pebble import ProcessExpired, ProcessPool
 
 
 TIME_LIMIT = 5.0  # seconds of wall-clock time per answer, from the moment when a worker starts on it
+CHUNK = 16  # answers that go to a worker together, since handing them over takes longer than most of them
+CHUNK_LIMIT = 1.0  # seconds for all of them; after that, or if one of them fails, they are asked one by one
 MEMORY_LIMIT = 2 * 1024**3  # bytes of address space per worker: an idle one needs 70 MiB, and there are at most 8
 STALL_LIMIT = 120.0  # seconds without a result before a pool counts as stuck; it starts in 1, on slow disks in 60
 
@@ -92,18 +94,21 @@ class _Pool(ProcessPool):
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         workers = max(1, min(8, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         super().__init__(max_workers=workers, initializer=_prepare_worker, context=_Context())
+        self.workers = workers
         self._note_progress()
 
     def _note_progress(self, _future=None) -> None:
         self._last_progress = time.monotonic()
 
-    def ask(self, question: tuple[str, str]) -> concurrent.futures.Future:
+    def ask(self, questions: Sequence[tuple[str, str]]) -> concurrent.futures.Future:
         self._note_progress()
-        future = self.schedule(_judge, args=question, timeout=TIME_LIMIT)
+        limit = TIME_LIMIT if len(questions) == 1 else min(CHUNK_LIMIT, TIME_LIMIT)
+        future = self.schedule(_judge_all, args=(questions,), timeout=limit)
         future.add_done_callback(self._note_progress)
         return future
 
-    def wait_for(self, future: concurrent.futures.Future) -> Outcome:
+    def wait_for(self, future: concurrent.futures.Future) -> list[Outcome] | None:
+        """The outcomes, or `None` where there was no verdict in time."""
         # A pool that breaks forgets the tasks which were merely queued, so somebody has to look.
         while not concurrent.futures.wait([future], timeout=1).done:
             if not self.active or time.monotonic() - self._last_progress > STALL_LIMIT:
@@ -111,7 +116,7 @@ class _Pool(ProcessPool):
                 raise RuntimeError("the grading workers are gone or stuck")
         error = future.exception()
         if isinstance(error, (concurrent.futures.TimeoutError, ProcessExpired, MemoryError, RecursionError)):
-            return Outcome.TIMED_OUT
+            return None
         return future.result()
 
 
@@ -121,13 +126,20 @@ _exiting = False
 
 
 def judge_in_workers(questions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Outcome]:
-    verdicts = {}
+    verdicts: dict[tuple[str, str], Outcome] = {}
     for attempt in range(3 if questions else 0):
         pool = _current_pool()
         try:
-            futures = {question: pool.ask(question) for question in questions if question not in verdicts}
-            for question, future in futures.items():
-                verdicts[question] = pool.wait_for(future)
+            size = min(CHUNK, -(-len(questions) // (4 * pool.workers)))  # small enough to keep all workers busy
+            while size:
+                left = [question for question in questions if question not in verdicts]
+                chunks = [left[start : start + size] for start in range(0, len(left), size)]
+                for chunk, future in [(chunk, pool.ask(chunk)) for chunk in chunks]:
+                    outcomes = pool.wait_for(future)
+                    if outcomes is None and size == 1:
+                        outcomes = [Outcome.TIMED_OUT]
+                    verdicts.update(zip(chunk, outcomes or [], strict=False))
+                size = 1 if size > 1 else 0
             break
         except RuntimeError:  # a broken pool: Pebble has no narrower error for one that broke under another thread
             if attempt == 2:
@@ -190,6 +202,10 @@ def _prepare_worker() -> None:
     warnings.simplefilter("ignore")
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (math-verify 0.5 prints what it cannot parse)
     _judge(r"\boxed{x}", "x")
+
+
+def _judge_all(questions: Sequence[tuple[str, str]]) -> list[Outcome]:
+    return [_judge(*question) for question in questions]
 
 
 def _judge(essence: str, gold: str) -> Outcome:

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import DynamicCache, TopPLogitsWarper
+
+from .branching import Branches
+
+
+SCORED = 2**22
+"""Bound on the pairs of query and key, for each head, whose scores are held at once."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,11 @@ class PolicySampler:
             Its tokenizer, for the padding and end-of-sequence tokens.
         max_batch_tokens (`int`, *optional*, defaults to `65536`):
             Bound on the tokens, rows times width, whose keys and values are held at once for the traces, and as
-            many again for their branches. A single sequence may exceed it.
+            many again for what branches add to them. A single sequence may exceed it.
 
     Raises:
-        `ValueError`: If a layer of the model does not attend to the whole context.
+        `ValueError`: If a layer of the model does not attend to the whole context, or if its attention cannot be
+            exchanged (transformers' `AttentionInterface`).
 
     Example:
     ```python
@@ -120,6 +127,11 @@ class PolicySampler:
             raise ValueError(
                 f"{type(model).__name__} has {sorted(kinds)} layers; branching in this process needs full "
                 "attention in all of them."
+            )
+        if not getattr(model, "_supports_attention_backend", False):
+            raise ValueError(
+                f"{type(model).__name__} does not look its attention up in transformers' AttentionInterface, which "
+                "branching in this process needs. Sample with vLLM or a server instead."
             )
         self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
         self.max_length = getattr(config, "max_position_embeddings", None)
@@ -146,25 +158,33 @@ class PolicySampler:
             `list[list[list[int]]]`:
                 N lists of `n` completions, each a list of token ids up to and including the end-of-sequence token.
         """
-        generation_config = GenerationConfig(
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=settings.temperature > 0,
-            temperature=settings.temperature or 1.0,
-            top_p=settings.top_p,
-            top_k=0,
-            repetition_penalty=1.0,
-            eos_token_id=sorted(self.eos_token_ids) or None,
-            pad_token_id=self.pad_token_id,
-        )
         completions: list[list[list[int]]] = [[] for _ in prompts]
         with _seeded(settings.seed, self.model.device):
-            for batch, inputs in self._batches(prompts, [()] * len(prompts), n, settings.max_new_tokens):
-                # Ranks make different numbers of calls; the caller gathers sharded weights beforehand.
-                output = self.model.generate(**inputs, generation_config=generation_config, synced_gpus=False)
-                written = output[:, inputs["input_ids"].shape[1] :].tolist()
-                for row, index in enumerate(i for i in batch for _ in range(n)):
-                    completions[index].append(self._until_end(written[row]))
+            for batch, branches, input_ids, mask in self._batches(prompts, [()] * len(prompts), n, settings):
+                logits = branches.forward(input_ids, mask, logits_to_keep=1)[:, -1]
+                rows = torch.arange(len(batch), device=logits.device).repeat_interleave(n)
+                branches.select(rows)
+                written = iter(self._write(branches, logits[rows], settings))
+                for index in batch:
+                    completions[index] = [next(written) for _ in range(n)]
         return completions
+
+    def _write(self, branches: Branches, logits: torch.Tensor, settings: SamplingSettings) -> list[list[int]]:
+        """Continues every row, token by token; rows that have ended leave the batch."""
+        written: list[list[int]] = [[] for _ in logits]
+        rows = torch.arange(len(logits), device=logits.device)
+        for left in reversed(range(settings.max_new_tokens)):
+            tokens = _choose(logits, settings)
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                written[row].append(token)
+            goes_on = torch.tensor([token not in self.eos_token_ids for token in tokens.tolist()], device=rows.device)
+            if left == 0 or not goes_on.any():
+                break
+            if not goes_on.all():
+                rows, tokens = rows[goes_on], tokens[goes_on]
+                branches.select(goes_on.nonzero()[:, 0])
+            logits = branches.forward(tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.bool), 1)[:, -1]
+        return written
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], targets: Sequence[Sequence[int]]) -> list[float]:
@@ -182,27 +202,22 @@ class PolicySampler:
                 N sums of the log-probabilities of the target tokens, at temperature 1.
         """
         scores = [0.0] * len(prompts)
-        for batch, inputs in self._batches(prompts, targets, 1, 0):
-            width = inputs["past_key_values"].get_seq_length()
-            tail = inputs["input_ids"][:, width:]
-            position_ids = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)[:, width:]
-            logits = self.model(
-                input_ids=tail,
-                attention_mask=inputs["attention_mask"],
-                position_ids=position_ids,
-                past_key_values=inputs["past_key_values"],
-            ).logits
-            log_probabilities = logits[:, :-1].float().log_softmax(-1).gather(-1, tail[:, 1:, None])[..., 0]
+        settings = SamplingSettings(max_new_tokens=0)
+        for batch, branches, input_ids, mask in self._batches(prompts, targets, 1, settings):
+            longest = max(len(targets[index]) for index in batch)
+            logits = branches.forward(input_ids, mask, logits_to_keep=longest + 1)[:, :-1].float()
+            log_probabilities = logits.log_softmax(-1).gather(-1, input_ids[:, -longest:, None])[..., 0]
             for row, index in enumerate(batch):
-                length = len(targets[index])
-                scores[index] = log_probabilities[row, log_probabilities.shape[1] - length :].sum().item()
+                scores[index] = log_probabilities[row, longest - len(targets[index]) :].sum().item()
         return scores
 
-    def _batches(self, prompts, targets, n: int, new_tokens: int) -> Iterator[tuple[list[int], dict]]:
-        """Yields indices of prompts, and `n` rows of inputs for each: keys and values of the trace, then the rest."""
-        branches: dict[int, list[int]] = {}  # trace -> its prompts
+    def _batches(
+        self, prompts, targets, n: int, settings: SamplingSettings
+    ) -> Iterator[tuple[list[int], Branches, torch.Tensor, torch.Tensor]]:
+        """Yields indices of prompts, the branches they are, and what each is to read: its suffix and its target."""
+        branching: dict[int, list[int]] = {}  # trace -> its prompts
         for index, prompt in enumerate(prompts):
-            branches.setdefault(id(prompt.trace), []).append(index)
+            branching.setdefault(id(prompt.trace), []).append(index)
         # The model has to read at least one token to say what comes next: where nothing follows the cut, the last one.
         heads = [prompt.trace[: prompt.cut] for prompt in prompts]
         tails = [[*prompt.suffix, *target] for prompt, target in zip(prompts, targets, strict=True)]
@@ -212,13 +227,21 @@ class PolicySampler:
                     raise ValueError(f"Prompt {index} is empty.")
                 heads[index], tails[index] = heads[index][:-1], [heads[index][-1], *tail]
 
-        longest = {trace: max(indices, key=lambda i: len(heads[i])) for trace, indices in branches.items()}
-        for traces in _chunks(list(branches), lambda trace: len(heads[longest[trace]]), self.max_batch_tokens):
+        longest = {trace: max(indices, key=lambda i: len(heads[i])) for trace, indices in branching.items()}
+        device = self.model.device
+        for traces in _chunks(list(branching), lambda trace: len(heads[longest[trace]]), self.max_batch_tokens):
             keys_values = self._read([heads[longest[trace]] for trace in traces])
-            row_of = {index: row for row, trace in enumerate(traces) for index in branches[trace]}
-            widths = {i: n * (len(heads[i]) + len(tails[i]) + new_tokens) for i in row_of}
-            for batch in _chunks(list(row_of), widths.get, self.max_batch_tokens):
-                yield batch, self._branch(keys_values, batch, row_of, heads, tails, n)
+            row_of = {index: row for row, trace in enumerate(traces) for index in branching[trace]}
+            width = max(len(heads[index]) for index in row_of)
+            tokens = {i: n * (len(tails[i]) + settings.max_new_tokens) for i in row_of}
+            scored = {i: max(n, len(tails[i])) * width for i in row_of}
+            for some in _chunks(list(row_of), tokens.get, self.max_batch_tokens):
+                for batch in _chunks(some, scored.get, SCORED):
+                    trace = torch.tensor([row_of[i] for i in batch], device=device)
+                    cut = torch.tensor([len(heads[i]) for i in batch], device=device)
+                    most = max(len(tails[i]) for i in batch)
+                    input_ids, mask = self._pad([[*[None] * (most - len(tails[i])), *tails[i]] for i in batch])
+                    yield batch, Branches(self.model, keys_values, trace, cut), input_ids, mask.bool()
 
     def _read(self, heads: list[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each layer, (traces, heads, tokens, dimension), of the padded traces."""
@@ -236,22 +259,6 @@ class PolicySampler:
         ).past_key_values
         return [(layer[0], layer[1]) for layer in cache]
 
-    def _branch(self, keys_values, batch, row_of, heads, tails, n: int) -> dict:
-        """Inputs for `generate`: tokens beyond a row's cut are masked, so positions go on where the trace was cut."""
-        width = max(len(heads[i]) for i in batch) if keys_values else 0
-        tail_width = max(len(tails[i]) for i in batch)
-        rows = [
-            [*heads[i], *[None] * (width - len(heads[i])), *[None] * (tail_width - len(tails[i])), *tails[i]]
-            for i in batch
-            for _ in range(n)
-        ]
-        input_ids, attention_mask = self._pad(rows)
-        select = torch.tensor([row_of[i] for i in batch for _ in range(n)], device=input_ids.device)
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(keys_values):
-            cache.update(keys[select, :, :width], values[select, :, :width], layer)
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "past_key_values": cache}
-
     def _pad(self, rows: list[list[int | None]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and attention mask, (rows, width); `None` stands for padding."""
         ids = torch.tensor(
@@ -260,9 +267,15 @@ class PolicySampler:
         mask = ids >= 0
         return ids.masked_fill(~mask, self.pad_token_id), mask.long()
 
-    def _until_end(self, token_ids: list[int]) -> list[int]:
-        end = next((i for i, token in enumerate(token_ids) if token in self.eos_token_ids), len(token_ids))
-        return token_ids[: end + 1]
+
+def _choose(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
+    """The next token of each row."""
+    if settings.temperature == 0:
+        return logits.argmax(-1)
+    scores = logits.float() / settings.temperature
+    if settings.top_p < 1:
+        scores = TopPLogitsWarper(settings.top_p)(None, scores)
+    return torch.multinomial(scores.softmax(-1), 1)[:, 0]
 
 
 @contextmanager

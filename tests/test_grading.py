@@ -289,7 +289,7 @@ def test_duplicates_are_asked_once(fresh, monkeypatch):
     asked = []
     ask = grading_pool._Pool.ask
     monkeypatch.setattr(
-        grading_pool._Pool, "ask", lambda pool, question: asked.append(question) or ask(pool, question)
+        grading_pool._Pool, "ask", lambda pool, questions: asked.extend(questions) or ask(pool, questions)
     )
     assert grade([r"\boxed{y}"] * 50 + [r"\boxed{z}"], ["$y$"] * 51) == [Outcome.RIGHT] * 50 + [Outcome.WRONG]
     assert sorted(asked) == [(r"\boxed{y}", "$y$"), (r"\boxed{z}", "$y$")]
@@ -426,7 +426,7 @@ def test_memory_limit_gives_no_verdict():
     pool = grading_pool._current_pool()
     within, beyond = grading_pool.MEMORY_LIMIT // 2, grading_pool.MEMORY_LIMIT
     assert pool.wait_for(pool.schedule(eval, args=[f"len(bytearray({within}))"])) == within
-    assert pool.wait_for(pool.schedule(eval, args=[f"len(bytearray({beyond}))"])) is Outcome.TIMED_OUT
+    assert pool.wait_for(pool.schedule(eval, args=[f"len(bytearray({beyond}))"])) is None
 
 
 def test_huge_numbers_do_not_pile_up():
@@ -443,16 +443,26 @@ def test_kill_does_not_wait_for_a_long_c_call():
     assert in_worker("1") == 1
     started = time.monotonic()
     hang = pool.schedule(eval, args=["sum(range(10**12))"], timeout=1)
-    assert pool.wait_for(hang) is Outcome.TIMED_OUT
+    assert pool.wait_for(hang) is None
     assert time.monotonic() - started < 3.5  # 4 with Pebble's own signal handler
 
 
 def test_death_of_a_worker_costs_one_verdict():
     pool = grading_pool._current_pool()
     death = pool.schedule(os._exit, args=[3])
-    bystanders = [pool.ask((rf"\boxed{{q+{n}}}", f"$q+{n}$")) for n in range(20)]
-    assert pool.wait_for(death) is Outcome.TIMED_OUT
-    assert [pool.wait_for(bystander) for bystander in bystanders] == [Outcome.RIGHT] * 20
+    bystanders = [pool.ask([(rf"\boxed{{q+{n}}}", f"$q+{n}$")]) for n in range(20)]
+    assert pool.wait_for(death) is None
+    assert [pool.wait_for(bystander) for bystander in bystanders] == [[Outcome.RIGHT]] * 20
+
+
+def test_hostile_answers_do_not_spoil_those_that_go_to_a_worker_with_them(fresh, monkeypatch):
+    monkeypatch.setattr(grading_pool, "TIME_LIMIT", 2.0)
+    answers = [rf"\boxed{{h+{n}}}" for n in range(100)]
+    answers[17:17] = [HANGS, r"\boxed{" + "(" * 4990 + "1" + ")" * 4990 + "}"]
+    golds = [answer[7:-1] for answer in answers]
+    golds[17:19] = ["5", "5"]
+    right = [outcome is Outcome.RIGHT for outcome in grade(answers, [f"${gold}$" for gold in golds])]
+    assert right == [True] * 17 + [False] * 2 + [True] * 83
 
 
 def test_recovers_when_all_idle_workers_are_killed(fresh):

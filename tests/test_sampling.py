@@ -95,3 +95,45 @@ def test_sliding_window_models_are_refused(tokenizer):
     model = tiny_model(tokenizer, use_sliding_window=True, sliding_window=4, max_window_layers=0)
     with pytest.raises(ValueError, match="full attention"):
         PolicySampler(model, tokenizer)
+
+
+def test_rows_that_have_ended_leave_the_batch(tokenizer):
+    model = tiny_model(tokenizer)
+    model.generation_config.eos_token_id = list(range(150))  # likely
+    read = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: read.append(kwargs["input_ids"].shape), with_kwargs=True)
+    [completions] = PolicySampler(model, tokenizer).sample([Prompt([5, 6], 1, [7])], 50, SamplingSettings(10, seed=0))
+    decoding = [rows for rows, _ in read[2:]]
+    assert decoding == [
+        sum(len(tokens) > written for tokens in completions) for written in range(1, len(decoding) + 1)
+    ]
+    assert decoding[-1] < decoding[0] < 50
+
+
+def test_a_nucleus_leaves_the_rest_out(model, tokenizer):
+    [draws] = PolicySampler(model, tokenizer).sample([Prompt([5, 6])], 500, SamplingSettings(1, top_p=0.5, seed=0))
+    probabilities, tokens = model(torch.tensor([[5, 6]])).logits[0, -1].softmax(-1).sort(descending=True)
+    nucleus = tokens[: int((probabilities.cumsum(0) < 0.5).sum()) + 1].tolist()
+    assert {draw[0] for draw in draws} <= set(nucleus)
+    assert len({draw[0] for draw in draws}) > 1
+
+
+def test_the_models_own_attention_is_back_after_a_call(model, tokenizer):
+    usual = model.config._attn_implementation
+    PolicySampler(model, tokenizer).sample([Prompt([5, 6])], 1, GREEDY)
+    assert model.config._attn_implementation == usual
+
+
+def test_bfloat16_branches_equal_a_full_prefill(tokenizer, prompts):
+    """To within the rounding of logits: the likeliest first token, where it is likeliest by a margin."""
+    model = tiny_model(tokenizer).to(torch.bfloat16)
+    first = [tokens[0][0] for tokens in PolicySampler(model, tokenizer).sample(prompts, 1, SamplingSettings(1, 0))]
+    for prompt, token in zip(prompts, first, strict=True):
+        logits = model(torch.tensor([prompt.token_ids])).logits[0, -1].float()
+        assert logits[token] >= logits.max() - 0.1
+
+
+def test_models_whose_attention_cannot_be_exchanged_are_refused(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(type(model), "_supports_attention_backend", False)
+    with pytest.raises(ValueError, match="AttentionInterface"):
+        PolicySampler(model, tokenizer)
