@@ -55,7 +55,7 @@ test-vllm: install-vllm
 	VLLM_CPU_OMP_THREADS_BIND=0-1 .venv-vllm/bin/python -m pytest tests/real_vllm
 
 bench: install
-	.venv/bin/python tests/bench.py
+	.venv/bin/python tests/bench
 
 style: install
 	.venv/bin/ruff check --fix .
