@@ -101,7 +101,7 @@ class Branches:
         groups = heads // key.shape[1]
         query = query.reshape(rows, key.shape[1], groups * length, dimension) * scaling
         scores = (query @ key.transpose(2, 3)).float().view(rows, key.shape[1], groups, length, -1)
-        # A token sees itself and what stands before it. Padding sees the same, lest it see nothing.
+        # A token sees itself and what stands before it. Padding sees nothing: its scores are equal, and are not used.
         seen = torch.ones(length, key.shape[2], dtype=torch.bool, device=key.device).tril(key.shape[2] - length)
         scores.masked_fill_(~(seen & self.tail_mask[:, None])[:, None, None], torch.finfo(scores.dtype).min)
         output, total = _weigh(scores.flatten(2, 3), value)
