@@ -3,7 +3,8 @@ r"""What the progress signal costs, beside what a user would do otherwise.
     make bench
 
 Prints tables, and writes them to runs/bench as Markdown and JSON. Times are noisy; read the ratios. Peers are called
-through their public functions, in the same run. Not measured here yet: the likelihood estimator, vLLM, whole steps.
+through their public functions, in the same run. The estimators are measured on the model of `make demo`, and on that of
+`make smoke` if it is there. Not measured yet: vLLM.
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 from pathlib import Path
 
 import branching
+import estimators
 import grading
 
 from mrt_plugin.analysis.runs import markdown
@@ -31,6 +33,11 @@ def main() -> None:
         f"Branching: {sizes}; {threads} threads": branching.run(threads),
         "Grading 2,000 completions": grading.run(),
     }
+    if Path("runs/demo/warm-start").exists():
+        agreement, steps = estimators.run()
+        results |= {"Likelihood against sampling": agreement, "A training step of the demo": steps}
+    else:
+        print("no runs/demo: the estimators are not measured; make demo first")
     tables = [table(title, rows) for title, rows in results.items()]
     OUTPUT.mkdir(parents=True, exist_ok=True)
     (OUTPUT / "bench.json").write_text(json.dumps(results, indent=2))

@@ -1,0 +1,85 @@
+"""The likelihood estimator beside sampling: how alike they rank prefixes, and what a training step costs with each."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from datasets import load_dataset
+from scipy.stats import spearmanr
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mrt_plugin.meta_prover import MetaProver
+from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.traces import segment, tokenize
+
+
+DRAWS = 64
+STEPS = 8
+RECIPE = "recipes/tiny-cpu/grpo/config_mrt.yaml"
+VARIANTS = {  # of a training step: arguments, and at most how many times plain GRPO's
+    "GRPO": (["--mrt_credit", "none"], None),
+    "MRT dense, likelihood": (["--mrt_estimator", "likelihood", "--mrt_episodes", "6"], 1.3),
+    "MRT dense, 6 episodes, 4 branches": (["--mrt_episodes", "6", "--mrt_samples", "4"], 2.0),
+}
+
+
+def agreement(model_path: str, problems: str, split: str, answer_tokens: int, count: int = 24) -> dict:
+    """Of the success probabilities of every prefix of some rollouts: likelihood against the share of 64 draws."""
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    sampler = PolicySampler(AutoModelForCausalLM.from_pretrained(model_path).eval(), tokenizer)
+    rows = load_dataset(problems, split=split).select(range(count))
+    messages = [row if isinstance(row, list) else [{"role": "user", "content": row}] for row in rows["problem"]]
+    texts = [tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in messages]
+    prompts = [tokenize(tokenizer, text) for text in texts]
+    drawn = sampler.sample([Prompt(ids) for ids in prompts], 1, SamplingSettings(160, seed=0))
+    traces = [
+        segment(tokenizer, prompt, token_ids, solution, episodes=6)
+        for prompt, [token_ids], solution in zip(prompts, drawn, rows["solution"], strict=True)
+    ]
+    answers = SamplingSettings(answer_tokens, seed=1)
+    measured = [
+        np.concatenate([m.success_probability for m in prover.success_probabilities(traces)])
+        for prover in (
+            MetaProver(sampler, tokenizer, "answer", "likelihood"),
+            MetaProver(sampler, tokenizer, "answer", "sample", DRAWS, answers),
+        )
+    ]
+    likelihood, share = measured
+    return {
+        "model": model_path,
+        "prefixes": len(share),
+        f"Spearman, {DRAWS} draws": float(spearmanr(likelihood, share).statistic),
+        "bias": float(np.mean(likelihood - share)),
+        "mean distance": float(np.mean(np.abs(likelihood - share))),
+        "of which noise of the draws": float(np.mean(np.sqrt(2 / np.pi * share * (1 - share) / DRAWS))),
+    }
+
+
+def steps() -> list[dict]:
+    """Seconds of a training step of the demo, the first one left out by the difference of two runs."""
+    rows = []
+    for name, (arguments, goal) in VARIANTS.items():
+        short, long = (_runtime(arguments, count) for count in (2, 2 + STEPS))
+        row = {"what": name, "seconds a step": (long - short) / STEPS}
+        if goal:
+            row |= {"times GRPO's": row["seconds a step"] / rows[0]["seconds a step"], "goal, at most": goal}
+        rows.append(row)
+    return rows
+
+
+def _runtime(arguments: list[str], count: int) -> float:
+    with tempfile.TemporaryDirectory() as output:
+        command = [sys.executable, "-m", "mrt_plugin.cli", "grpo", "--config", RECIPE, "--output_dir", output]
+        subprocess.run([*command, "--max_steps", str(count), *arguments], check=True, capture_output=True)
+        history = json.loads((Path(output) / "trainer_state.json").read_text())["log_history"]
+    return next(entry["train_runtime"] for entry in history if "train_runtime" in entry)
+
+
+def run() -> tuple[list[dict], list[dict]]:
+    agreements = [agreement("runs/demo/warm-start", "runs/demo/problems", "test", answer_tokens=4)]
+    if Path("runs/smoke/steps").exists():
+        agreements.append(agreement("runs/smoke/model", "runs/smoke/problems", "train", answer_tokens=8, count=12))
+    return agreements, steps()
