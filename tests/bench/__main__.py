@@ -3,8 +3,8 @@ r"""What the progress signal costs, beside what a user would do otherwise.
     make bench
 
 Prints tables, and writes them to runs/bench as Markdown and JSON. Times are noisy; read the ratios. Peers are called
-through their public functions, in the same run. The estimators are measured on the model of `make demo`, and on that of
-`make smoke` if it is there. Not measured yet: vLLM.
+through their public functions, in the same run. The estimators are measured on the model of `make demo`, and on that
+of `make smoke` if it is there. Not measured yet: vLLM.
 """
 
 import json
