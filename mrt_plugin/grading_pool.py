@@ -30,8 +30,8 @@ from pebble import ProcessExpired, ProcessPool
 
 
 TIME_LIMIT = 5.0  # seconds of wall-clock time per answer, from the moment when a worker starts on it
-CHUNK = 16  # answers that go to a worker together, since handing them over takes longer than most of them
-CHUNK_LIMIT = 1.0  # seconds for all of them; after that, or if one of them fails, they are asked one by one
+CHUNK = 8  # answers that go to a worker together, since handing them over takes longer than most of them
+CHUNK_LIMIT = 2.0  # seconds for all of them; after that, or if one of them fails, they are asked one by one
 MEMORY_LIMIT = 2 * 1024**3  # bytes of address space per worker: an idle one needs 70 MiB, and there are at most 8
 STALL_LIMIT = 120.0  # seconds without a result before a pool counts as stuck; it starts in 1, on slow disks in 60
 
