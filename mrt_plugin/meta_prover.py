@@ -154,7 +154,9 @@ class MetaProver:
                 prompts.setdefault(key, (Prompt(trace.token_ids, cut, suffix), trace.solution))
                 keys[-1].append(key)
         estimate = self._sample if self.estimator == "sample" else self._likelihood
-        estimates = dict(zip(prompts, estimate(*zip(*prompts.values(), strict=True)) if prompts else [], strict=True))
+        # Also without any prompts: an engine that ranks share waits for all of them.
+        some = [prompt for prompt, _ in prompts.values()]
+        estimates = dict(zip(prompts, estimate(some, [gold for _, gold in prompts.values()]), strict=True))
 
         measurements, paid = [], set()
         for trace_keys in keys:

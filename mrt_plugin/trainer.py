@@ -22,9 +22,10 @@ from .credit import Start, dense_credit, prepare, termination_credit
 from .episodes import CLOSE, decode
 from .meta_prover import MetaProver, check_termination, meta_prover
 from .rewards import completion_text
-from .sampling import PolicySampler, Prompt, SamplingSettings
+from .rollout_engine import live_sampler, rollout_engine
+from .sampling import Prompt, SamplingSettings
 from .traces import Trace, opening_ids, segment, stop_after, tokenize, trace_at
-from .upstream import GRPOTrainer, generating_policy, text_tokenizer
+from .upstream import GRPOTrainer, text_tokenizer
 
 
 class MRTTrainer(GRPOTrainer):
@@ -44,7 +45,7 @@ class MRTTrainer(GRPOTrainer):
     With `dense`, a thinking that was cut by length has episodes like any other, and its J is measured where it was
     cut; a completion that does not think, and one whose gold answer cannot be parsed, earn no progress. The answer and
     the tags carry the outcome alone. With `mask_truncated_completions`, TRL masks cut rows, and nothing is measured on
-    them. The meta-prover is the policy in this process, also where vLLM writes the rollouts.
+    them. The meta-prover is the engine that writes the rollouts: vLLM, in process or served, or the policy itself.
 
     Raises:
         `ValueError`: If the arguments cannot work together.
@@ -72,6 +73,7 @@ class MRTTrainer(GRPOTrainer):
         self._starts: list[Start] = []
         self._prompt_ids: list[list[int]] | None = None
         super().__init__(model, reward_funcs, args, **kwargs)
+        self.rollout_engine = rollout_engine(self) if self.credit != "none" else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
         for callback in self.callback_handler.callbacks:
@@ -87,8 +89,7 @@ class MRTTrainer(GRPOTrainer):
     def _measure(self, traces: list[Trace]):
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
         begin = time.perf_counter()
-        with generating_policy(self) as policy:
-            sampler = PolicySampler(policy, text_tokenizer(self))
+        with live_sampler(self, scores=self.mrt_args.mrt_estimator == "likelihood") as sampler:
             measurements = self.meta_prover(sampler).success_probabilities(traces)
         numbers = gather_object([replace(measurement, answers=()) for measurement in measurements])  # not the texts
         for name, value in step_metrics(numbers, time.perf_counter() - begin).items():
@@ -155,8 +156,8 @@ class MRTTrainer(GRPOTrainer):
         tokenizer = text_tokenizer(self)
         prompts = dict(zip(leaders, self.bare_prompt_ids(leaders.values()), strict=True))
         settings = SamplingSettings(self.args.max_completion_length, self.args.temperature, self.args.top_p)
-        with generating_policy(self) as policy:
-            drawn = PolicySampler(policy, tokenizer).sample([Prompt(ids) for ids in prompts.values()], 1, settings)
+        with live_sampler(self) as sampler:
+            drawn = sampler.sample([Prompt(ids) for ids in prompts.values()], 1, settings)
         traces = []
         for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
             solution = leaders[group]["solution"]

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2ForCausalLM
 from trl import GRPOTrainer
 
-import mrt_plugin.trainer
+import mrt_plugin.rollout_engine
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.episodes import decode
 from mrt_plugin.meta_prover import TERMINATIONS
@@ -103,7 +103,7 @@ def build(
 @pytest.fixture
 def scripted(monkeypatch, tokenizer):
     """Completions in turn from `ROWS` (from a prefix: what is left of them), success probabilities from `SUCCESS`."""
-    monkeypatch.setattr(mrt_plugin.trainer, "PolicySampler", ScriptedSampler)
+    monkeypatch.setattr(mrt_plugin.rollout_engine, "PolicySampler", ScriptedSampler)
     seen = []
 
     def generate(self, input_ids, attention_mask, **_):

@@ -1,0 +1,58 @@
+"""A trainer with the vLLM engine in its process: `make test-vllm`. Sleep mode and groups of ranks need GPUs."""
+
+import os
+from unittest.mock import patch
+
+import pytest
+import torch
+from conftest import CPU, tiny_model
+from datasets import Dataset
+
+from mrt_plugin import MRTConfig, MRTTrainer, mrt_progress
+from mrt_plugin.rollout_engine import live_sampler
+from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.traces import tokenize
+
+
+pytest.importorskip("vllm")
+GREEDY = SamplingSettings(max_new_tokens=12, temperature=0.0)
+TRACE = "Find x.<think>\nTry x = 2.\n\nNot 5.\n\nHm.\n\nWait, try x = 5.\n\nit works.\n\n"
+
+
+def length(completions, **kwargs):
+    return [float(len(completion)) for completion in completions]
+
+
+@patch.dict(os.environ)  # TRL puts ranks and ports there, which the server of the other tests would read
+def test_branches_come_from_the_updated_weights_in_one_call_a_step(tmp_path, tokenizer, monkeypatch):
+    from vllm.model_executor.layers import utils
+
+    def plain(layer, remove_weight):  # vLLM packs weights on a CPU, where they could not be exchanged
+        layer.cpu_linear = torch.nn.functional.linear
+
+    monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", plain)
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    tokenizer.save_pretrained(tmp_path)
+    initial = tiny_model(tokenizer, hidden_size=128, num_attention_heads=2, num_key_value_heads=1)
+    initial.save_pretrained(tmp_path)
+    settings = {"num_generations": 4, "max_completion_length": 32, "use_vllm": True, "vllm_max_model_length": 256}
+    mrt = {"mrt_termination": "answer", "mrt_answer_tokens": 8, "mrt_samples": 2}
+    trainer = MRTTrainer(
+        str(tmp_path),
+        [length, mrt_progress],
+        MRTConfig(output_dir=str(tmp_path / "out"), **CPU | settings | mrt),
+        train_dataset=Dataset.from_list([{"prompt": "Find x.<think>\n", "solution": "5"}] * 8),
+    )
+    calls, generate = [], trainer.vllm_generation.llm.generate
+    monkeypatch.setattr(
+        trainer.vllm_generation.llm, "generate", lambda *given, **named: calls.append(1) or generate(*given, **named)
+    )
+    trainer.train()
+    assert len(calls) == 2 * trainer.state.global_step == 4  # the rollouts, and all branches
+
+    trace, stop = tokenize(tokenizer, TRACE), tokenize(tokenizer, "</think>\n\\boxed{")
+    branches = [Prompt(trace, cut, stop) for cut in (4, 12, len(trace))]
+    with live_sampler(trainer) as sampler:
+        drawn = sampler.sample(branches, 2, GREEDY)
+    assert drawn == PolicySampler(trainer.model.eval(), tokenizer).sample(branches, 2, GREEDY)
+    assert drawn != PolicySampler(initial, tokenizer).sample(branches, 2, GREEDY)

@@ -1,0 +1,190 @@
+"""The engine of the rollouts, with stand-ins for vLLM that write as the policy does; tests/real_vllm has vLLM."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from accelerate import debug_launcher
+from conftest import tiny_model
+from test_trainer import ScriptedSampler, build, scripted, step_inputs  # noqa: F401 (a fixture)
+
+from mrt_plugin.rollout_engine import RolloutEngine, live_sampler, rollout_engine
+from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.traces import tokenize
+from mrt_plugin.upstream import TRL_1
+
+
+DENSE = {"mrt_credit": "dense", "mrt_samples": 2, "mrt_answer_tokens": 6, "mrt_answer_temperature": 0.0}
+GREEDY = SamplingSettings(max_new_tokens=6, temperature=0.0)
+TRACE = "Find x.<think>\nTry x = 2.\n\nNot 5.\n\nHm.\n\nWait, try x = 5.\n\nit works.\n\n"
+
+
+class Engine:
+    """What TRL calls of a vLLM engine, in this process or of a server."""
+
+    sampler = PolicySampler
+
+    def __init__(self, trainer, tokenizer, context):
+        self.trainer, self.tokenizer, self.calls = trainer, tokenizer, []
+        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=context))
+
+    def write(self, prompts, n, temperature, top_p, max_tokens):
+        self.calls.append((prompts, n, max_tokens))
+        settings = SamplingSettings(max_tokens, temperature, top_p)
+        return self.sampler(self.trainer.model, self.tokenizer).sample([Prompt(ids) for ids in prompts], n, settings)
+
+
+class Engine18(Engine):
+    """Of trl 0.18: `generate` of the engine takes `sampling_params`, that of the client takes them one by one."""
+
+    def generate(self, prompts, sampling_params=None, use_tqdm=None, **sampling):
+        served = sampling_params is None
+        sampling = dict(sampling if served else sampling_params)
+        ids = self.tokenizer(prompts)["input_ids"] if served else [prompt["prompt_token_ids"] for prompt in prompts]
+        names = ("n", "temperature", "top_p", "max_tokens")
+        drawn = self.write(ids, *(sampling[name] for name in names))
+        if served:
+            return [token_ids for group in drawn for token_ids in group]
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids) for ids in group]) for group in drawn]
+
+
+class Engine1(Engine):
+    """`trl.generation.VLLMGeneration`: settings are its attributes, and each prompt comes `n` times."""
+
+    temperature, top_p, top_k, min_p, repetition_penalty = 0.9, 1.0, 5, 0.1, 1.2
+    max_completion_length, logprobs, structured_outputs_regex, generation_kwargs = 40, 0, "x", {"seed": 1}
+
+    def generate(self, prompts, images, num_generations, profiler=None):
+        unset = (self.top_k, self.min_p, self.repetition_penalty, self.logprobs, self.structured_outputs_regex)
+        assert num_generations == 1 or unset == (0, None, 1.0, None, None)
+        asked = prompts[::num_generations]
+        assert prompts == [ids for ids in asked for _ in range(num_generations)]
+        drawn = self.write(asked, num_generations, self.temperature, self.top_p, self.max_completion_length)
+        return prompts, [token_ids for group in drawn for token_ids in group], None, None
+
+    def sync_weights(self):
+        self.calls.append("weights")
+
+    @property
+    def llm(self):
+        return self
+
+    @property
+    def vllm_client(self):
+        return SimpleNamespace(get_server_info=lambda: {"model_config": {"max_model_len": 512}})
+
+
+@pytest.fixture(params=["colocate", "server"])
+def attached(request, tmp_path, tokenizer, monkeypatch):
+    """A trainer that has built an engine, and the engine."""
+
+    def attach(context=512, **mrt):
+        trainer = build(tmp_path, tokenizer, model=tiny_model(tokenizer), mrt=DENSE | mrt)
+        engine = (Engine1 if TRL_1 else Engine18)(trainer, tokenizer, context)
+        trainer.args.use_vllm, trainer.args.vllm_mode = True, request.param
+        trainer._last_loaded_step = -1
+        if TRL_1:
+            trainer.vllm_generation = engine
+        else:
+            monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=lambda **settings: settings))
+            trainer.llm = trainer.vllm_client = engine
+            trainer.vllm_mode, trainer.vllm_tensor_parallel_size = request.param, 1
+            monkeypatch.setattr(trainer, "_move_model_to_vllm", lambda: engine.calls.append("weights"))
+        return trainer, engine
+
+    return attach
+
+
+@pytest.fixture
+def branches(tokenizer):
+    trace, stop = tokenize(tokenizer, TRACE), tokenize(tokenizer, "</think>\n\\boxed{")
+    return [Prompt(trace, cut, stop) for cut in (4, 12, len(trace))]
+
+
+def test_one_call_with_current_weights_writes_what_the_policy_does(attached, tokenizer, branches):
+    trainer, engine = attached()
+    sampler = RolloutEngine(trainer)
+    expected = PolicySampler(trainer.model, tokenizer).sample(branches, 2, GREEDY)
+    assert sampler.sample(branches, 2, GREEDY) == expected
+    assert engine.calls == ["weights", ([prompt.token_ids for prompt in branches], 2, 6)]
+    assert sampler.sample([], 2, GREEDY) == []
+    assert sampler.sample(branches[:1], 2, GREEDY) == expected[:1]
+    assert len(engine.calls) == 3  # the weights once for a step, and no call for nothing
+    if TRL_1:  # its own settings are back
+        assert (engine.temperature, engine.max_completion_length, engine.generation_kwargs) == (0.9, 40, {"seed": 1})
+
+
+def test_a_step_measures_on_the_engine(attached, tokenizer, scripted):  # noqa: F811
+    trainer, engine = attached(mrt_samples=4)
+    in_process = step_inputs(trainer)["advantages"]
+    assert not engine.calls
+    engine.sampler, trainer.rollout_engine = ScriptedSampler, RolloutEngine(trainer)
+    assert step_inputs(trainer)["advantages"].tolist() == in_process.tolist()
+    assert in_process.unique().numel() > 4
+    assert [call for call in engine.calls if call == "weights"] == ["weights"]
+    assert len(engine.calls) == 2  # all branches of the step in one call
+
+
+def test_what_scores_is_the_policy(attached):
+    trainer, _ = attached()
+    trainer.rollout_engine = rollout_engine(trainer)
+    with live_sampler(trainer) as sampler:
+        assert sampler is trainer.rollout_engine
+    with live_sampler(trainer, scores=True) as sampler:
+        assert isinstance(sampler, PolicySampler)
+
+
+def test_an_engine_without_room_for_answers_is_left_to_the_rollouts(attached, caplog):
+    trainer, _ = attached(context=46)  # max_completion_length: 40, mrt_answer_tokens: 6
+    if trainer.args.vllm_mode == "server":
+        assert rollout_engine(trainer) is not None
+        return
+    assert rollout_engine(trainer) is None
+    assert "context of 46 tokens" in caplog.text
+    assert ("vllm_max_model_length" if TRL_1 else "max_prompt_length") in caplog.text
+
+
+def test_answers_end_with_the_context(attached, branches):
+    trainer, engine = attached()
+    sampler = RolloutEngine(trainer)
+    longest = max(len(prompt.token_ids) for prompt in branches)
+    sampler.max_length = longest + 2
+    assert {len(ids) for group in sampler.sample(branches, 1, GREEDY) for ids in group} == {2}
+    assert engine.calls[-1][2] == 2
+    sampler.max_length = longest
+    with pytest.raises(ValueError, match=f"no room for an answer behind {longest} tokens"):
+        sampler.sample(branches, 1, GREEDY)
+
+
+def test_seeds_are_refused(attached, branches):
+    with pytest.raises(ValueError, match="seed has to be None"):
+        RolloutEngine(attached()[0]).sample(branches, 1, SamplingSettings(4, seed=1))
+
+
+def _dealt_out():
+    """On each of three ranks: 0, 4 and 1 prompts, each written as its first token, twice."""
+    from accelerate import PartialState
+
+    import mrt_plugin.rollout_engine as module
+
+    PartialState._reset_state()  # that of the process that was forked
+    state = PartialState(cpu=True)
+    asked = []
+
+    def complete(trainer, prompt_ids, n, settings):
+        asked.extend(prompt_ids)
+        return [[ids[:1]] * n for ids in prompt_ids]
+
+    module._complete = module._complete_18 = complete
+    module._context_length = lambda trainer: None
+    trainer = SimpleNamespace(
+        accelerator=state, state=SimpleNamespace(global_step=3), _last_loaded_step=3, args=SimpleNamespace()
+    )
+    mine = [[], [1, 2, 3, 4], [5]][state.process_index]
+    drawn = module.RolloutEngine(trainer).sample([Prompt([token, 9]) for token in mine], 2, GREEDY)
+    assert drawn == [[[token], [token]] for token in mine]
+    assert [ids[0] for ids in asked] == [[1, 2], [3, 4], [5, 5]][state.process_index]  # the last one fills up
+
+
+def test_ranks_share_the_work_and_get_their_own_back():
+    debug_launcher(_dealt_out, num_processes=3)
