@@ -42,7 +42,7 @@ def test_unknown_success_is_left_out():
 def test_regret_is_logged_every_so_many_steps(tmp_path, tokenizer, monkeypatch, scripted):  # noqa: F811
     import mrt_plugin.callback
 
-    monkeypatch.setattr(mrt_plugin.callback, "PolicySampler", mrt_plugin.trainer.PolicySampler)
+    monkeypatch.setattr(mrt_plugin.callback, "PolicySampler", mrt_plugin.rollout_engine.PolicySampler)
     mrt = {"mrt_credit": "dense", "mrt_regret_steps": 2, "mrt_regret_problems": 3}
     trainer = build(tmp_path, tokenizer, data=dataset(rows=8), eval_data=dataset(rows=5), mrt=mrt, max_steps=4)
     trainer.train()

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_progress
 from mrt_plugin.rollout_engine import live_sampler
-from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.sampling import Prompt, SamplingSettings
 from mrt_plugin.traces import tokenize
 
 
@@ -21,6 +21,18 @@ TRACE = "Find x.<think>\nTry x = 2.\n\nNot 5.\n\nHm.\n\nWait, try x = 5.\n\nit w
 
 def length(completions, **kwargs):
     return [float(len(completion)) for completion in completions]
+
+
+@torch.no_grad()
+def farthest_from_greedy(model, prompts, drawn):
+    """The most, in nats, by which a drawn token is less likely than the likeliest; vLLM computes in bfloat16 here."""
+    gaps = []
+    for prompt, group in zip(prompts, drawn, strict=True):
+        for token_ids in group:
+            logits = model(torch.tensor([[*prompt.token_ids, *token_ids]])).logits[0, len(prompt.token_ids) - 1 : -1]
+            chosen = logits.gather(-1, torch.tensor(token_ids)[:, None])[:, 0]
+            gaps.append((logits.amax(-1) - chosen).max().item())
+    return max(gaps)
 
 
 @patch.dict(os.environ)  # TRL puts ranks and ports there, which the server of the other tests would read
@@ -54,5 +66,5 @@ def test_branches_come_from_the_updated_weights_in_one_call_a_step(tmp_path, tok
     branches = [Prompt(trace, cut, stop) for cut in (4, 12, len(trace))]
     with live_sampler(trainer) as sampler:
         drawn = sampler.sample(branches, 2, GREEDY)
-    assert drawn == PolicySampler(trainer.model.eval(), tokenizer).sample(branches, 2, GREEDY)
-    assert drawn != PolicySampler(initial, tokenizer).sample(branches, 2, GREEDY)
+    assert farthest_from_greedy(trainer.model.eval(), branches, drawn) < 1
+    assert farthest_from_greedy(initial, branches, drawn) > 5
