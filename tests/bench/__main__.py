@@ -1,24 +1,32 @@
 r"""What the progress signal costs, beside what a user would do otherwise.
 
-    make bench
+    make bench                                  # all parts, about an hour
+    .venv/bin/python tests/bench grading        # one of them; the tables of the others stay as they were
 
 Prints tables, and writes them to runs/bench as Markdown and JSON. Times are noisy; read the ratios. Peers are called
-through their public functions, in the same run. The estimators are measured on the model of `make demo`, and on that
-of `make smoke` if it is there. Not measured yet: vLLM.
+through their public functions, in the same run. What needs more is measured where it is there: vLLM in `.venv-vllm`,
+Open-R1 in `.venv-open-r1`, the estimators on the models of `make demo` and `make smoke`.
 """
 
 import json
-import os
+import sys
 from pathlib import Path
 
 import branching
 import estimators
 import grading
+import scaling
 
 from mrt_plugin.analysis.runs import markdown
 
 
 OUTPUT = Path("runs/bench")
+PARTS = {
+    "branching": branching.run,
+    "grading": grading.run,
+    "estimators": estimators.run,
+    "scaling": lambda: {"Seconds of measuring a step": scaling.run(OUTPUT)},
+}
 
 
 def table(title: str, rows: list[dict]) -> str:
@@ -26,24 +34,18 @@ def table(title: str, rows: list[dict]) -> str:
     return f"## {title}\n\n{markdown(cells)}\n"
 
 
-def main() -> None:
-    threads = len(os.sched_getaffinity(0))
-    sizes = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in branching.SIZES.items())
-    results = {
-        f"Branching: {sizes}; {threads} threads": branching.run(threads),
-        "Grading 2,000 completions": grading.run(),
-    }
-    if Path("runs/demo/warm-start").exists():
-        agreement, steps = estimators.run()
-        results |= {"Likelihood against sampling": agreement, "A training step of the demo": steps}
-    else:
-        print("no runs/demo: the estimators are not measured; make demo first")
-    tables = [table(title, rows) for title, rows in results.items()]
+def main(parts: list[str]) -> None:
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    (OUTPUT / "bench.json").write_text(json.dumps(results, indent=2))
+    for part in parts or PARTS:
+        (OUTPUT / f"{part}.json").write_text(json.dumps(PARTS[part](), indent=2))
+    results = {}
+    for part in PARTS:
+        if (OUTPUT / f"{part}.json").exists():
+            results |= json.loads((OUTPUT / f"{part}.json").read_text())
+    tables = [table(title, rows) for title, rows in results.items()]
     (OUTPUT / "bench.md").write_text("\n".join(tables))
     print(*tables, sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import allocation
 import numpy as np
 from datasets import load_dataset
 from scipy.stats import spearmanr
@@ -26,8 +27,8 @@ VARIANTS = {  # of a training step: arguments, and at most how many times plain 
 }
 
 
-def agreement(model_path: str, problems: str, split: str, answer_tokens: int, count: int = 24) -> dict:
-    """Of the success probabilities of every prefix of some rollouts: likelihood against the share of 64 draws."""
+def measure(model_path: str, problems: str, split: str, answer_tokens: int, count: int = 24) -> list[list[np.ndarray]]:
+    """The success probabilities of some rollouts, by likelihood, and as the share of 64 draws."""
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     sampler = PolicySampler(AutoModelForCausalLM.from_pretrained(model_path).eval(), tokenizer)
     rows = load_dataset(problems, split=split).select(range(count))
@@ -40,16 +41,18 @@ def agreement(model_path: str, problems: str, split: str, answer_tokens: int, co
         for prompt, [token_ids], solution in zip(prompts, drawn, rows["solution"], strict=True)
     ]
     answers = SamplingSettings(answer_tokens, seed=1)
-    measured = [
-        np.concatenate([m.success_probability for m in prover.success_probabilities(traces)])
+    return [
+        [measurement.success_probability for measurement in prover.success_probabilities(traces)]
         for prover in (
             MetaProver(sampler, tokenizer, "answer", "likelihood"),
             MetaProver(sampler, tokenizer, "answer", "sample", DRAWS, answers),
         )
     ]
-    likelihood, share = measured
+
+
+def agreement(measured: list[list[np.ndarray]]) -> dict:
+    likelihood, share = map(np.concatenate, measured)
     return {
-        "model": model_path,
         "prefixes": len(share),
         f"Spearman, {DRAWS} draws": float(spearmanr(likelihood, share).statistic),
         "bias": float(np.mean(likelihood - share)),
@@ -78,8 +81,22 @@ def _runtime(arguments: list[str], count: int) -> float:
     return next(entry["train_runtime"] for entry in history if "train_runtime" in entry)
 
 
-def run() -> tuple[list[dict], list[dict]]:
-    agreements = [agreement("runs/demo/warm-start", "runs/demo/problems", "test", answer_tokens=4)]
+def run() -> dict[str, list[dict]]:
+    if not Path("runs/demo/mrt").exists():
+        print("no runs/demo: the estimators are not measured; make demo first")
+        return {}
+    demo = {
+        f"runs/demo/{model}": measure(f"runs/demo/{model}", "runs/demo/problems", "test", answer_tokens=4)
+        for model in ("warm-start", "mrt")
+    }
+    smoke = {}
     if Path("runs/smoke/steps").exists():
-        agreements.append(agreement("runs/smoke/model", "runs/smoke/problems", "train", answer_tokens=8, count=12))
-    return agreements, steps()
+        smoke["runs/smoke/model"] = measure("runs/smoke/model", "runs/smoke/problems", "train", 8, count=12)
+    return {
+        "Likelihood against sampling": [{"model": model} | agreement(both) for model, both in (demo | smoke).items()],
+        "A training step of the demo": steps(),
+        **{
+            f"Branches where they are needed, {model}": allocation.run([share for share in shares if len(share) > 1])
+            for model, (_, shares) in demo.items()
+        },
+    }

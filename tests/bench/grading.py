@@ -1,11 +1,13 @@
-"""Grading: answers per second and verdicts, beside the accuracy rewards of TRL and, if it is there, of Open-R1."""
+"""Grading: answers per second and verdicts, beside the accuracy rewards of TRL and, in its environment, of Open-R1."""
 
+import json
 import random
+import subprocess
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
-
-from trl import rewards
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 
 from mrt_plugin.grading import Outcome, grade
 
@@ -14,6 +16,8 @@ GROUPS, GROUP = 250, 8
 GOAL = 20  # times the answers per second
 HOSTILE = ["(" * 500 + "1" + ")" * 500, "\\sqrt{" * 200 + "2" + "}" * 200, "10!!!", "(x+y+z)^{400}"]
 """Answers that take long; none on which the peers hang for ever, as on towers of powers."""
+
+OPEN_R1 = Path(".venv-open-r1/bin/python")
 
 
 def problem(generator: random.Random) -> tuple[str, list[str]]:
@@ -31,8 +35,8 @@ def problem(generator: random.Random) -> tuple[str, list[str]]:
     return gold, [gold, gold, *others]
 
 
-def batch(seed: int = 0) -> tuple[list[str], list[str]]:
-    """2,000 completions as GRPO grades them: groups that repeat answers, some without any, and a few hostile ones."""
+def batch(seed: int, hostile: bool) -> tuple[list[str], list[str]]:
+    """2,000 completions as GRPO grades them: groups that repeat answers, some without any, perhaps some hostile."""
     generator = random.Random(seed)
     answers, golds = [], []
     for _ in range(GROUPS):
@@ -40,17 +44,17 @@ def batch(seed: int = 0) -> tuple[list[str], list[str]]:
         texts = [*(f"So it is \\boxed{{{answer}}}." for answer in pool), "I do not know."]
         answers += [f"Let me see.\n</think>\n\n{generator.choice(texts)}" for _ in range(GROUP)]
         golds += [f"${gold}$"] * GROUP
-    for index, hostile in zip(generator.sample(range(len(answers)), len(HOSTILE)), HOSTILE, strict=True):
-        answers[index] = f"</think>\n\n\\boxed{{{hostile}}}"
+    if hostile:
+        for index, answer in zip(generator.sample(range(len(answers)), len(HOSTILE)), HOSTILE, strict=True):
+            answers[index] = f"</think>\n\n\\boxed{{{answer}}}"
     return answers, golds
 
 
 def peers() -> dict[str, Callable[[list[str], list[str]], list[float | None]]]:
-    found = {"trl.rewards.accuracy_reward": rewards.accuracy_reward}
-    if find_spec("open_r1"):
-        from open_r1.rewards import accuracy_reward
-
-        found["open_r1.rewards.accuracy_reward"] = accuracy_reward
+    found = {}
+    for module in ("trl.rewards", "open_r1.rewards"):
+        with suppress(ImportError, AttributeError):  # Open-R1 may not be there, and trl 0.18 has no such reward
+            found[f"{module}.accuracy_reward"] = import_module(module).accuracy_reward
     return {
         name: lambda answers, golds, reward=reward: reward([[{"content": text}] for text in answers], golds)
         for name, reward in found.items()
@@ -63,16 +67,10 @@ def seconds(work: Callable) -> tuple[float, list]:
     return time.perf_counter() - begin, result
 
 
-def run() -> list[dict]:
-    answers, golds = batch()
-    start_up, _ = seconds(lambda: grade(["\\boxed{x+1}"], ["$x$"]))
+def measure(seed: int, hostile: bool) -> list[dict]:
+    answers, golds = batch(seed, hostile)
     ours, outcomes = seconds(lambda: grade(answers, golds))
-    again, _ = seconds(lambda: grade(*batch(seed=1)))
-    rows = [
-        {"what": "mrt_plugin.grading.grade", "seconds": ours, "answers per second": len(answers) / ours},
-        {"what": "the same, other problems", "seconds": again, "answers per second": len(answers) / again},
-        {"what": "start-up of its processes", "seconds": start_up},
-    ]
+    rows = [{"what": "mrt_plugin.grading.grade", "seconds": ours, "answers per second": len(answers) / ours}]
     for name, reward in peers().items():
         taken, values = seconds(lambda reward=reward: reward(answers, golds))
         decided = [(o, v) for o, v in zip(outcomes, values, strict=True) if o is not Outcome.TIMED_OUT]
@@ -89,6 +87,22 @@ def run() -> list[dict]:
     return rows
 
 
+def tables() -> dict[str, list[dict]]:
+    start_up, _ = seconds(lambda: grade(["\\boxed{x+1}"], ["$x$"]))
+    plain, hostile = measure(seed=1, hostile=False), measure(seed=0, hostile=True)
+    plain.append({"what": "start-up of our processes", "seconds": start_up})
+    return {"Grading 2,000 completions": plain, f"The same with {len(HOSTILE)} hostile answers": hostile}
+
+
+def run() -> dict[str, list[dict]]:
+    """Also with the versions that Open-R1 pins, and its reward, where it is installed."""
+    found = tables()
+    if not OPEN_R1.exists() or subprocess.run([OPEN_R1, "-c", "import open_r1"], capture_output=True).returncode:
+        print("no open_r1 in .venv-open-r1: its reward is not measured")
+        return found
+    output = subprocess.run([OPEN_R1, __file__], check=True, capture_output=True, text=True).stdout
+    return found | {f"{title}; Open-R1": rows for title, rows in json.loads(output.splitlines()[-1]).items()}
+
+
 if __name__ == "__main__":
-    for row in run():
-        print(row)
+    print(json.dumps(tables()))
