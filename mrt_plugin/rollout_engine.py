@@ -56,9 +56,10 @@ class RolloutEngine:
         mine = everyone[first : first + share]
         mine += everyone[-1:] * (share - len(mine))  # the engines of a group take as many from each rank
         complete = _complete if TRL_1 else _complete_18
-        drawn = gather_object(complete(self.trainer, mine, n, self._fitting(everyone, settings)))
+        each = n if settings.temperature else 1  # vLLM refuses to draw several at temperature 0
+        drawn = gather_object(complete(self.trainer, mine, each, self._fitting(everyone, settings)))
         first = sum(counts[: accelerator.process_index])
-        return drawn[first : first + len(prompts)]
+        return [group * (n // each) for group in drawn[first : first + len(prompts)]]
 
     def _sync_weights(self) -> None:
         """As a step of TRL's does, which afterwards finds it done."""

@@ -18,8 +18,9 @@ from accelerate.utils import gather_object
 
 from .arguments import MRTArguments, MRTConfig
 from .callback import MRTCallback, step_metrics
-from .credit import Start, dense_credit, prepare, termination_credit
+from .credit import Start, dense_credit, prepare, reward_name, termination_credit
 from .episodes import CLOSE, decode
+from .grading_pool import warm_up
 from .meta_prover import MetaProver, check_termination, meta_prover
 from .rewards import completion_text
 from .rollout_engine import live_sampler, rollout_engine
@@ -72,6 +73,8 @@ class MRTTrainer(GRPOTrainer):
         # Of the rows of the step in progress; empty where they start at the bare problem.
         self._starts: list[Start] = []
         self._prompt_ids: list[list[int]] | None = None
+        if any(reward_name(reward).startswith("mrt_") for reward in reward_funcs):
+            warm_up()
         super().__init__(model, reward_funcs, args, **kwargs)
         self.rollout_engine = rollout_engine(self) if self.credit != "none" else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):

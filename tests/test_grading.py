@@ -274,6 +274,15 @@ def test_anything_but_a_plain_integer_is_left_to_math_verify(other):
     assert grading._quick_verdict(r"\boxed{5}", other) is None
 
 
+def test_the_pool_can_be_started_ahead(fresh, monkeypatch):
+    monkeypatch.setattr(grading_pool._Pool, "wait_for", lambda *given: pytest.fail("waited"))
+    grading_pool.warm_up()
+    monkeypatch.undo()
+    pool = grading_pool._pool
+    assert grade([r"\boxed{x+1}"], ["$1+x$"]) == [Outcome.RIGHT]
+    assert grading_pool._pool is pool
+
+
 # --- Memory ---
 
 

@@ -106,7 +106,8 @@ def test_one_call_with_current_weights_writes_what_the_policy_does(attached, tok
     sampler = RolloutEngine(trainer)
     expected = PolicySampler(trainer.model, tokenizer).sample(branches, 2, GREEDY)
     assert sampler.sample(branches, 2, GREEDY) == expected
-    assert engine.calls == ["weights", ([prompt.token_ids for prompt in branches], 2, 6)]
+    asked = ([prompt.token_ids for prompt in branches], 1, 6)  # vLLM writes one greedy completion of each
+    assert engine.calls == ["weights", asked]
     assert sampler.sample([], 2, GREEDY) == []
     assert sampler.sample(branches[:1], 2, GREEDY) == expected[:1]
     assert len(engine.calls) == 3  # the weights once for a step, and no call for nothing
@@ -115,7 +116,7 @@ def test_one_call_with_current_weights_writes_what_the_policy_does(attached, tok
 
 
 def test_a_step_measures_on_the_engine(attached, tokenizer, scripted):  # noqa: F811
-    trainer, engine = attached(mrt_samples=4)
+    trainer, engine = attached(mrt_samples=4, mrt_answer_temperature=1.0)
     in_process = step_inputs(trainer)["advantages"]
     assert not engine.calls
     engine.sampler, trainer.rollout_engine = ScriptedSampler, RolloutEngine(trainer)

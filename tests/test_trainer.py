@@ -495,6 +495,14 @@ def test_progress_alone_stands_for_an_outcome_reward_with_dense_credit(tmp_path,
     assert trainer.reward_func_names == ["mrt_accuracy"]
 
 
+@pytest.mark.parametrize(("rewards", "starts"), [([mrt_accuracy], 1), ([mrt_accuracy, mrt_progress], 1), ([len], 0)])
+def test_the_graders_start_before_the_first_rollouts(tmp_path, tokenizer, monkeypatch, rewards, starts):
+    started = []
+    monkeypatch.setattr("mrt_plugin.trainer.warm_up", lambda: started.append(1))
+    build(tmp_path, tokenizer, rewards)
+    assert len(started) == starts
+
+
 def test_explicit_weights_keep_their_functions(tmp_path, tokenizer):
     def other(completions, **kwargs):
         return [0.0] * len(completions)

@@ -45,6 +45,6 @@ def run(output) -> list[dict]:
         axes.loglog(values, times, "o-", color="#D55E00")
         axes.set(xlabel=name.replace("_", " "), title=f"exponent {exponent:.2f}", xticks=values, xticklabels=values)
         axes.minorticks_off()
-    panels[0].set_ylabel("seconds")
+    panels[0].set(ylabel="seconds", yticks=[5, 10, 20, 40], yticklabels=[5, 10, 20, 40])
     figure.savefig(output / "scaling.png", dpi=160)
     return rows

@@ -8,10 +8,13 @@ import urllib.request
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import CPU, tiny_model
+from datasets import Dataset
 
+from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.engines import ServerSampler, VLLMSampler
 from mrt_plugin.meta_prover import MetaProver
+from mrt_plugin.rollout_engine import live_sampler
 from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
 from mrt_plugin.traces import segment, tokenize
 
@@ -39,12 +42,13 @@ def in_process(saved):
 
 
 @pytest.fixture(scope="module")
-def served(saved, tokenizer, tmp_path_factory):
+def server(saved, tmp_path_factory):
+    """Its address; it also answers what TRL asks of a server."""
     log = tmp_path_factory.mktemp("server") / "log"
     command = ["-m", "vllm.entrypoints.openai.api_server", "--model", saved[1], "--port", "8123"]
     options = ["--dtype", "float32", "--max-model-len", "512", "--enforce-eager", "--enable-prefix-caching"]
     with open(log, "w") as output:
-        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1"}
+        environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_SERVER_DEV_MODE": "1"}
         process = subprocess.Popen(
             [sys.executable, *command, *options], env=environment, stdout=output, stderr=subprocess.STDOUT
         )
@@ -56,10 +60,15 @@ def served(saved, tokenizer, tmp_path_factory):
                     break
                 except OSError:
                     time.sleep(1)
-            yield ServerSampler(saved[1], tokenizer, "http://127.0.0.1:8123/v1")
+            yield "http://127.0.0.1:8123"
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def served(saved, server, tokenizer):
+    return ServerSampler(saved[1], tokenizer, f"{server}/v1")
 
 
 @pytest.fixture(params=["in_process", "served"])
@@ -113,3 +122,30 @@ def test_the_meta_prover_measures_the_same(engine, saved, tokenizer):
     ]
     assert measured[0].success_probability.tolist() == measured[1].success_probability.tolist()
     assert measured[0].answer_tokens.tolist() == measured[1].answer_tokens.tolist()
+
+
+def test_a_trainer_has_rollouts_and_branches_from_the_server(
+    server, saved, tokenizer, branches, tmp_path, monkeypatch
+):
+    """All but the weights, which would go there by NCCL: the server keeps those it has."""
+    from trl.generation.vllm_client import VLLMClient
+
+    monkeypatch.setattr(VLLMClient, "init_communicator", lambda *given, **named: None)
+    monkeypatch.setattr(VLLMClient, "update_named_params", lambda *given: None)
+    settings = {"num_generations": 4, "max_completion_length": 32, "temperature": 1.0}
+    settings |= {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": server}
+    mrt = {"mrt_termination": "answer", "mrt_answer_tokens": 8, "mrt_samples": 2}
+    trainer = MRTTrainer(
+        saved[1],
+        [mrt_accuracy, mrt_progress],
+        MRTConfig(output_dir=str(tmp_path), **CPU | settings | mrt),
+        train_dataset=Dataset.from_list([{"prompt": "Find x.<think>\n", "solution": "5"}] * 8),
+    )
+    calls, generate = [], VLLMClient.generate
+    monkeypatch.setattr(VLLMClient, "generate", lambda *given, **named: calls.append(1) or generate(*given, **named))
+    trainer.train()
+    assert len(calls) == 2 * trainer.state.global_step == 4  # the rollouts, and all branches
+    assert trainer.rollout_engine.max_length == 512
+    with live_sampler(trainer) as sampler:
+        assert sampler.sample(branches, 2, GREEDY) == PolicySampler(saved[0], tokenizer).sample(branches, 2, GREEDY)
+        assert [len(group) for group in sampler.sample(branches, 3, SamplingSettings(12))] == [3] * len(branches)
