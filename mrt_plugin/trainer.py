@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 
@@ -161,6 +162,8 @@ class MRTTrainer(GRPOTrainer):
         settings = SamplingSettings(self.args.max_completion_length, self.args.temperature, self.args.top_p)
         with live_sampler(self) as sampler:
             drawn = sampler.sample([Prompt(ids) for ids in prompts.values()], 1, settings)
+        written = sum(gather_object([len(token_ids) for [token_ids] in drawn]))
+        self._metrics["train"]["mrt/prefix_tokens"].append(float(written))
         traces = []
         for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
             solution = leaders[group]["solution"]
@@ -217,15 +220,15 @@ class MRTTrainer(GRPOTrainer):
             )
         prompt_lengths = output["prompt_mask"].sum(-1).tolist()
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
-        measured = self._measure([traces[row] for row in thinks])
-        credit = dense_credit(
-            [[end - prompt_lengths[row] for end in traces[row].ends] for row in thinks],
-            [measurement.success_probability for measurement in measured],
-            output["completion_ids"].shape[1],
-        )
-        advantages = output["advantages"][:, None].repeat(1, output["completion_ids"].shape[1])
-        advantages[thinks] += self.mrt_args.mrt_alpha * torch.from_numpy(credit).to(advantages)
-        return advantages
+        success = [np.zeros(1)] * len(traces)  # without episodes, without progress
+        for row, measurement in zip(thinks, self._measure([traces[row] for row in thinks]), strict=True):
+            success[row] = measurement.success_probability
+        ends = [
+            [end - length for end in trace.ends or trace.cuts]
+            for trace, length in zip(traces, prompt_lengths, strict=True)
+        ]
+        credit = torch.from_numpy(dense_credit(ends, success, output["completion_ids"].shape[1]))
+        return output["advantages"][:, None] + self.mrt_args.mrt_alpha * credit.to(output["advantages"])
 
 
 def _prepend(head: str, completion: str | list[dict]):

@@ -12,7 +12,8 @@ solution again after it was found, and give up and guess. The rates are the cons
 
 Written under `--output`:
 
-- `problems/{train,test}.jsonl`: rows with `problem` and `solution`; no problem is in both.
+- `problems/{train,test}.jsonl`: rows with `problem` and `solution`; no problem is in both. With
+  `--validation 50`, that many more problems are kept from training, in `problems/validation.jsonl`.
 - `warm_start/train.jsonl`: rows with plain-string `prompt` and `completion`, for SFT on the completion alone. The
   prompt is the rendered chat template, so it ends in `<think>` and a newline, as it does when the model generates.
 - `base/`: a byte-level BPE tokenizer and a Qwen3 model with random weights.
@@ -98,7 +99,7 @@ def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\n|\d+| ?[^\s\d]+(?: (?=\d))?|\s"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"\n|\d| ?[^\s\d]+(?: (?=\d))?|\s"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -161,21 +162,10 @@ def write_rows(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def main(output: Path, seed: int) -> None:
-    rng = random.Random(seed)
-    coefficients = list(product(range(1, MODULUS), range(MODULUS), range(MODULUS)))
-    rng.shuffle(coefficients)
-    test, train = coefficients[:TEST_PROBLEMS], coefficients[TEST_PROBLEMS:]
-    problems = {"train": [make_problem(*abc) for abc in train], "test": [make_problem(*abc) for abc in test]}
+def write_task(output: Path, problems: dict[str, list[dict]], traced: list[tuple[dict, str]], seed: int) -> None:
+    """Writes a task from its problems, by split, and its warm-start traces: pairs of a problem and a completion."""
     for split, rows in problems.items():
         write_rows(output / "problems" / f"{split}.jsonl", rows)
-
-    traced = [
-        (row, make_trace(*abc, rng))
-        for row, abc in zip(problems["train"], train, strict=True)
-        for _ in range(TRACES_PER_PROBLEM)
-    ]
-    rng.shuffle(traced)
     tokenizer = make_tokenizer([row["problem"] + "\n" + completion for row, completion in traced])
     rows = []
     for row, completion in traced:
@@ -183,14 +173,31 @@ def main(output: Path, seed: int) -> None:
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         rows.append({"prompt": prompt, "completion": completion})
     write_rows(output / "warm_start" / "train.jsonl", rows)
-
     tokenizer.save_pretrained(output / "base")
     make_model(tokenizer, seed).save_pretrained(output / "base")
+
+
+def main(output: Path, seed: int, validation: int) -> None:
+    rng = random.Random(seed)
+    coefficients = list(product(range(1, MODULUS), range(MODULUS), range(MODULUS)))
+    rng.shuffle(coefficients)
+    test, coefficients = coefficients[:TEST_PROBLEMS], coefficients[TEST_PROBLEMS:]
+    held_out, train = coefficients[:validation], coefficients[validation:]
+    splits = {"train": train, "test": test} | ({"validation": held_out} if validation else {})
+    problems = {split: [make_problem(*abc) for abc in some] for split, some in splits.items()}
+    traced = [
+        (row, make_trace(*abc, rng))
+        for row, abc in zip(problems["train"], train, strict=True)
+        for _ in range(TRACES_PER_PROBLEM)
+    ]
+    rng.shuffle(traced)
+    write_task(output, problems, traced, seed)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write to")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--validation", type=int, default=0, help="problems to keep from training for another split")
     arguments = parser.parse_args()
-    main(arguments.output, arguments.seed)
+    main(arguments.output, arguments.seed, arguments.validation)

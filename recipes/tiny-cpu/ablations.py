@@ -1,0 +1,86 @@
+"""
+Variants of dense credit, to see what of it matters. Each is a recipe of `mrt grpo` with one function exchanged.
+
+    python recipes/tiny-cpu/ablations.py shuffled --config recipes/tiny-cpu/grpo/config_mrt.yaml
+
+Variants take what [`~mrt_plugin.credit.dense_credit`] takes, for rows in groups of `GROUP`, and return as it does the
+credit of every token. Variants that are a field of the recipe (`mrt_samples`, `reward_weights`, ...) are not here.
+"""
+
+import sys
+from functools import partial
+
+import numpy as np
+
+import mrt_plugin.trainer
+from mrt_plugin import grpo
+from mrt_plugin.credit import dense_credit
+from mrt_plugin.progress import progress
+
+
+GROUP = 8  # num_generations of the recipes
+
+
+def with_gains(change, ends, success, width):
+    """Dense credit, with the progress of the episodes changed: `change` takes and returns a list of rows."""
+    gains = change([np.nan_to_num(progress(row)) for row in success])
+    return dense_credit(ends, [np.cumsum([0.0, *row]) for row in gains], width)
+
+
+def shuffled(gains):
+    """The progress of a trace in random order: as much credit as before, on other episodes."""
+    generator = np.random.default_rng(abs(hash(tuple(map(tuple, gains)))))
+    return [generator.permutation(row) for row in gains]
+
+
+def centred(gains):
+    """Less the mean, over the group, of the progress of all episodes with the same index."""
+    result = []
+    for start in range(0, len(gains), GROUP):
+        group = gains[start : start + GROUP]
+        longest = max(map(len, group))
+        means = [np.mean([row[j] for row in group if j < len(row)]) for j in range(longest)]
+        result += [row - means[: len(row)] for row in group]
+    return result
+
+
+def to_go(gains, discount):
+    """Progress from an episode to the end of the thinking, discounted: 0 is the paper's, 1 is J_G - J_{j-1}."""
+    result = []
+    for row in gains:
+        total, back = 0.0, []
+        for gain in row[::-1]:
+            total = gain + discount * total
+            back.append(total)
+        result.append(np.array(back[::-1]))
+    return result
+
+
+def scalar(gains):
+    """One number for the whole thinking, J_G - J_0, less its mean over the group."""
+    totals = [row.sum() for row in gains]
+    means = np.repeat(np.mean(np.reshape(totals, (-1, GROUP)), axis=1), GROUP)
+    return [np.full(len(row), total - mean) for row, total, mean in zip(gains, totals, means, strict=True)]
+
+
+def with_answer(ends, success, width):
+    """The tokens of the answer get the progress of the last episode as well."""
+    return dense_credit([[*row[:-1], width] if len(row) > 1 else row for row in ends], success, width)
+
+
+VARIANTS = {
+    "shuffled": partial(with_gains, shuffled),
+    "centred": partial(with_gains, centred),
+    "to-go-0.5": partial(with_gains, partial(to_go, discount=0.5)),
+    "to-go-1": partial(with_gains, partial(to_go, discount=1.0)),
+    "scalar": partial(with_gains, scalar),
+    "with-answer": with_answer,
+}
+
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in VARIANTS:
+        sys.exit(f"usage: ablations.py {{{','.join(VARIANTS)}}} --config RECIPE [--field value ...]")
+    mrt_plugin.trainer.dense_credit = VARIANTS[name]
+    grpo.run(arguments)

@@ -1,0 +1,143 @@
+"""The study in recipes/tiny-cpu: its second task, its variants of credit, and its statistics."""
+
+import json
+import random
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrt_plugin.credit import dense_credit
+from mrt_plugin.episodes import episode_spans
+
+
+sys.path.append(str(Path(__file__).parents[1] / "recipes" / "tiny-cpu"))
+import ablations  # noqa: E402
+import make_clues  # noqa: E402
+import reproduce  # noqa: E402
+import results  # noqa: E402
+
+
+ENDS = [[0, 2, 5]] * 7 + [[0]]
+SUCCESS = [np.array([0.25, 0.5, 1.0])] * 4 + [np.array([0.25, 0.5, 0.25])] * 3 + [np.zeros(1)]
+
+
+def test_a_trace_of_clues_answers_with_the_digits_it_found_last():
+    rng = random.Random(0)
+    right = 0
+    for _ in range(300):
+        sums = make_clues.make_sums(rng)
+        problem = make_clues.make_problem(sums)
+        digits = [
+            "1" if sum(map(int, terms.split("+"))) % make_clues.MODULUS % 2 else "2"
+            for terms in re.findall(r"[ABC]=([\d+]+)", problem["problem"])
+        ]
+        assert problem["solution"] == "".join(digits)
+        thinking, _, answer = make_clues.make_trace(sums, rng).partition(make_clues.FINAL_ANSWER)
+        found = dict(re.findall(r"So ([ABC]): (\d)", thinking))
+        assert all(answer["ABC".index(name)] == digit for name, digit in found.items())
+        assert len(episode_spans(thinking)) == len(re.findall("So ", thinking))
+        right += answer[:3] == problem["solution"]
+    assert 60 < right < 180  # mediocre
+
+
+def test_variants_change_which_tokens_progress_falls_on():
+    plain = dense_credit(ENDS, SUCCESS, 7)
+    credit = {name: variant(ENDS, SUCCESS, 7) for name, variant in ablations.VARIANTS.items()}
+    for row in range(7):  # the same progress in another order
+        gains, mixed = plain[row, [0, 2]], credit["shuffled"][row, [0, 2]]
+        assert sorted(gains) == pytest.approx(sorted(mixed))
+    assert not np.allclose(credit["shuffled"], plain)
+    assert credit["centred"][:, [0, 2]].sum(axis=0) == pytest.approx([0, 0])
+    assert credit["to-go-1"][0, [0, 2]].tolist() == [0.75, 0.5]
+    assert credit["to-go-0.5"][0, [0, 2]].tolist() == [0.5, 0.5]
+    assert credit["scalar"][0, :5].tolist() == [0.75 - 3 / 8] * 5  # the eighth does not think
+    assert credit["with-answer"][0].tolist() == [0.25] * 2 + [0.5] * 5
+    assert all((values[7] == 0).all() for values in credit.values())
+
+
+def test_variant_of_nothing_is_the_packages_own_credit():
+    same = ablations.with_gains(lambda gains: gains, ENDS, SUCCESS, 7)
+    assert same == pytest.approx(dense_credit(ENDS, SUCCESS, 7))
+    assert ablations.with_gains(lambda g: ablations.to_go(g, 0.0), ENDS, SUCCESS, 7) == pytest.approx(same)
+
+
+def curve(height):
+    return np.array([height * min(budget, 160) / 160 for budget in results.BUDGETS])
+
+
+def test_ratios_of_gains_and_tokens():
+    assert results.gain_ratio(curve(0.8), curve(0.6), curve(0.4)) == pytest.approx(2)
+    assert results.fewer_tokens(curve(0.8), curve(0.4)) == pytest.approx(2)
+    assert results.fewer_tokens(curve(0.4), curve(0.8)) == pytest.approx(0.5)
+
+
+def test_intervals_draw_seeds_and_problems():
+    generator = np.random.default_rng(0)
+    seeds = generator.normal(size=(5, 1)) + np.zeros((5, 400))
+    of_seeds, of_problems = results.interval(float, seeds), results.interval(float, generator.normal(size=(5, 400)))
+    assert of_seeds.high - of_seeds.low > 0.5  # not narrowed by 400 problems, which are all alike
+    assert of_problems.high - of_problems.low < 0.3
+    same = results.interval(lambda a, b: a - b, seeds[:1], seeds[:1])
+    assert same == (0, 0, 0)  # the same problems are drawn for both
+
+
+def record(method, seed, validation, rate=1e-4, task="search"):
+    budgets = {str(budget): [validation, validation] for budget in results.BUDGETS}
+    found = {"task": task, "method": method, "seed": seed, "validation": validation, "accuracy": budgets}
+    found |= {"tokens": [90.0, 110.0], "regret": {budget: [0.5, 0.7] for budget in results.REGRET}}
+    found |= {"episodes": 3.0, "idle": 0.1, "cut": 0.2}
+    if method != "warm start":
+        found |= {"learning_rate": rate, "steps": 150, "training_tokens": 1e6, "curve": [[150, 1e6, validation]]}
+    return found
+
+
+def test_a_page_gets_its_tables_anew(tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    found = [record("warm start", 0, 0.2), record("GRPO", 0, 0.3), record("GRPO", 0, 0.4, rate=2e-4)]
+    found += [record("GRPO", 1, 0.4, rate=2e-4), record("MRT dense, likelihood", 0, 0.6)]
+    for number, one in enumerate(found):
+        (runs / f"{number}.json").write_text(json.dumps(one))
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Ours.\n<!-- table accuracy search -->old<!-- end -->\nMore.\n<!-- table sweep search --><!-- end -->"
+    )
+    for _ in range(2):
+        results.main(runs, page)
+        text = page.read_text()
+    assert text.startswith("Ours.\n")
+    assert "\nMore.\n" in text
+    assert "old" not in text
+    assert re.search(r"\| GRPO +\| 2 +\| 0.400 \[0.400, 0.400\] +\| 0.0002 ", text)
+    assert re.search(r"likelihood +\| 1 +\| 0.600 .*\+0.200 \[\+0.200, \+0.200\] +\| 2.00 \[2.00, 2.00\]", text)
+    assert re.search(r"\| GRPO +\| 0.300 +\| \*\*0.400\*\* +\|", text)
+    assert (tmp_path / "figures/results-search.png").stat().st_size > 10_000
+
+
+def test_tokens_of_training_count_branches(tmp_path):
+    log = [
+        {"step": 5, "completions/mean_length": 100.0, "mrt/branch_tokens": 600.0, "mrt/prefix_tokens": 1000.0},
+        {"step": 5, "eval_rewards/mrt_accuracy/mean": 0.5},
+        {"step": 10, "completions/mean_length": 50.0},
+    ]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    assert reproduce.history(tmp_path) == {
+        "training_tokens": 5 * (6400 + 1600 + 3200),
+        "lengths": [100.0, 50.0],
+        "curve": [[5, 40000, 0.5]],
+    }
+
+
+def test_a_run_that_is_recorded_is_not_done_again(tmp_path, monkeypatch):
+    setting = reproduce.Setting("search", "GRPO", 1e-4, 0, 150)
+    (tmp_path / "search-grpo-0.0001-0-150.json").write_text("{}")
+    monkeypatch.setattr(reproduce, "train", lambda *given: pytest.fail("trained again"))
+    reproduce.run(setting, "search", tmp_path / "work", tmp_path)
+
+
+def test_a_failing_run_says_where_its_log_is(tmp_path):
+    with pytest.raises(RuntimeError, match=r"failed; see .*log:\n(?s:.*)ModuleNotFoundError"):
+        reproduce.call(tmp_path / "log", "-c", "import no_such_module")
