@@ -52,7 +52,7 @@ reproduce: install
 
 reproduce-fast: install
 	.venv/bin/python recipes/tiny-cpu/reproduce.py --fast
-	.venv/bin/python recipes/tiny-cpu/results.py runs/reproduce-fast/records --page runs/reproduce-fast/results.md
+	.venv/bin/python recipes/tiny-cpu/results.py runs/reproduce-fast/runs --page runs/reproduce-fast/results.md
 
 results: install
 	.venv/bin/python recipes/tiny-cpu/results.py

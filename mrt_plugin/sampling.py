@@ -248,11 +248,11 @@ class PolicySampler:
         width = max(map(len, heads))
         if width == 0:
             return []
-        input_ids, attention_mask = self._pad([[*head, *[None] * (width - len(head))] for head in heads])
-        # As many logits as tokens would dwarf the rest.
+        input_ids, _ = self._pad([[*head, *[None] * (width - len(head))] for head in heads])
+        # Without a mask: no token sees the padding, which is on its right, and branches are cut before it. Logits of
+        # all tokens would dwarf the rest.
         cache = self.model(
             input_ids=input_ids,
-            attention_mask=attention_mask,
             past_key_values=DynamicCache(),
             use_cache=True,
             logits_to_keep=1,

@@ -64,14 +64,19 @@ def test_variant_of_nothing_is_the_packages_own_credit():
     assert ablations.with_gains(lambda g: ablations.to_go(g, 0.0), ENDS, SUCCESS, 7) == pytest.approx(same)
 
 
-def curve(height):
-    return np.array([height * min(budget, 160) / 160 for budget in results.BUDGETS])
+def curve(height, half=80):
+    """Rises to half its height up to so many tokens, and to all of it up to 160."""
+    return np.interp(results.BUDGETS, [0, half, 160], [0, height / 2, height])
 
 
 def test_ratios_of_gains_and_tokens():
-    assert results.gain_ratio(curve(0.8), curve(0.6), curve(0.4)) == pytest.approx(2)
-    assert results.fewer_tokens(curve(0.8), curve(0.4)) == pytest.approx(2)
-    assert results.fewer_tokens(curve(0.4), curve(0.8)) == pytest.approx(0.5)
+    start = curve(0.4)
+    assert results.gain_ratio(curve(0.8), curve(0.6), start) == pytest.approx(2)
+    assert np.isnan(results.gain_ratio(curve(0.8), curve(0.4), start))
+    # To 0.4 + 0.9 (0.6 - 0.4) = 0.58: between the measured points curves are linear.
+    assert results.fewer_tokens(curve(1.16), curve(0.6), start) == pytest.approx((160 * 0.58 / 0.6) / 80, rel=1e-3)
+    assert results.fewer_tokens(curve(0.6), curve(1.16), start) == pytest.approx(80 / (160 * 0.58 / 0.6), rel=1e-3)
+    assert results.fewer_tokens(curve(1.16, half=40), curve(1.16), start) > 1
 
 
 def test_intervals_draw_seeds_and_problems():
@@ -86,11 +91,19 @@ def test_intervals_draw_seeds_and_problems():
 
 def record(method, seed, validation, rate=1e-4, task="search"):
     budgets = {str(budget): [validation, validation] for budget in results.BUDGETS}
-    found = {"task": task, "method": method, "seed": seed, "validation": validation, "accuracy": budgets}
+    found = {
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "validation": validation,
+        "accuracy": budgets,
+        "validation_tokens": 99.0,
+    }
     found |= {"tokens": [90.0, 110.0], "regret": {budget: [0.5, 0.7] for budget in results.REGRET}}
-    found |= {"episodes": 3.0, "idle": 0.1, "cut": 0.2}
+    found |= {"episodes": 3.0, "idle": 0.1, "cut": 0.2, "progress": [0] * 20 + [1]}
     if method != "warm start":
-        found |= {"learning_rate": rate, "steps": 150, "training_tokens": 1e6, "curve": [[150, 1e6, validation]]}
+        found |= {"learning_rate": rate, "steps": 150, "training_tokens": {"drawn": 1e6, "scored": 0.0}}
+        found |= {"curve": [[75, 5e5, validation / 2, 90.0], [150, 1e6, validation, 80.0]]}
     return found
 
 
@@ -98,44 +111,56 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     runs = tmp_path / "runs"
     runs.mkdir()
     found = [record("warm start", 0, 0.2), record("GRPO", 0, 0.3), record("GRPO", 0, 0.4, rate=2e-4)]
-    found += [record("GRPO", 1, 0.4, rate=2e-4), record("MRT dense, likelihood", 0, 0.6)]
+    found += [record("GRPO", 1, 0.4, rate=2e-4), record("GRPO", 2, 0.4, rate=2e-4), record("GRPO", 1, 0.9)]
+    found += [record("MRT dense", 0, 0.5), record("MRT dense", 1, 0.6), record("progress shuffled", 1, 0.5)]
     for number, one in enumerate(found):
         (runs / f"{number}.json").write_text(json.dumps(one))
     page = tmp_path / "page.md"
-    page.write_text(
-        "Ours.\n<!-- table accuracy search -->old<!-- end -->\nMore.\n<!-- table sweep search --><!-- end -->"
-    )
+    others = "".join(f"<!-- table {name} search --><!-- end -->" for name in results.TABLES if name != "accuracy")
+    page.write_text(f"Ours.\n<!-- table accuracy search -->old<!-- end -->\nMore.\n{others}")
     for _ in range(2):
         results.main(runs, page)
         text = page.read_text()
     assert text.startswith("Ours.\n")
     assert "\nMore.\n" in text
     assert "old" not in text
-    assert re.search(r"\| GRPO +\| 2 +\| 0.400 \[0.400, 0.400\] +\| 0.0002 ", text)
-    assert re.search(r"likelihood +\| 1 +\| 0.600 .*\+0.200 \[\+0.200, \+0.200\] +\| 2.00 \[2.00, 2.00\]", text)
+    assert re.search(r"\| GRPO +\| 2 +\| 0.400 \[0.400, 0.400\] +\| 0.400 \[.*\] +\| 0.0002 ", text)
+    assert re.search(r"shuffled +\| 1 +\| 0.500 .*\| \+0.100 \[.*\| -0.100 \[-0.100, -0.100\]", text)
+    assert re.search(r"MRT dense +\| 1 +\| 0.600 .*\+0.200 \[\+0.200, \+0.200\] +\| 2.00 \[2.00, 2.00\]", text)
     assert re.search(r"\| GRPO +\| 0.300 +\| \*\*0.400\*\* +\|", text)
-    assert (tmp_path / "figures/results-search.png").stat().st_size > 10_000
+    assert (tmp_path / "figures/accuracy-search.png").stat().st_size > 10_000
 
 
-def test_tokens_of_training_count_branches(tmp_path):
+def test_tokens_of_training_count_branches_and_prefixes(tmp_path):
+    held_out = {"eval_rewards/mrt_accuracy/mean": 0.5, "eval_completions/mean_length": 80.0}
     log = [
         {"step": 5, "completions/mean_length": 100.0, "mrt/branch_tokens": 600.0, "mrt/prefix_tokens": 1000.0},
-        {"step": 5, "eval_rewards/mrt_accuracy/mean": 0.5},
+        {"step": 5, **held_out},
         {"step": 10, "completions/mean_length": 50.0},
     ]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
-    assert reproduce.history(tmp_path) == {
-        "training_tokens": 5 * (6400 + 1600 + 3200),
-        "lengths": [100.0, 50.0],
-        "curve": [[5, 40000, 0.5]],
+    assert reproduce.history(tmp_path, drawn=False) == {
+        "training_tokens": {"drawn": 5 * (6400 + 1000 + 3200), "scored": 5 * 600},
+        "curve": [[5, 40000, 0.5, 80.0]],
     }
+    assert reproduce.history(tmp_path, drawn=True)["training_tokens"] == {"drawn": 5 * 11200, "scored": 0}
 
 
 def test_a_run_that_is_recorded_is_not_done_again(tmp_path, monkeypatch):
-    setting = reproduce.Setting("search", "GRPO", 1e-4, 0, 150)
-    (tmp_path / "search-grpo-0.0001-0-150.json").write_text("{}")
+    setting, start = reproduce.Setting("search", "GRPO", 1e-4, 0, 150), tmp_path / "search"
+    (start / "warm-start").mkdir(parents=True)
+    (start / "warm-start" / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(reproduce, "train", lambda *given: None)
+    monkeypatch.setattr(reproduce, "history", lambda *given, **named: {})
+    monkeypatch.setattr(reproduce, "measurements", lambda *given: {"validation": 0.5})
+    (tmp_path / "work" / setting.name).mkdir(parents=True)  # of a run that was stopped
+    reproduce.run(setting, start, tmp_path / "work", tmp_path / "runs")
+    assert [one["method"] for one in reproduce.read(tmp_path / "runs")] == ["GRPO"]
     monkeypatch.setattr(reproduce, "train", lambda *given: pytest.fail("trained again"))
-    reproduce.run(setting, "search", tmp_path / "work", tmp_path)
+    reproduce.run(setting, start, tmp_path / "work", tmp_path / "runs")
+    (start / "warm-start" / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(ValueError, match="is of another warm start"):
+        reproduce.run(setting, start, tmp_path / "work", tmp_path / "runs")
 
 
 def test_a_failing_run_says_where_its_log_is(tmp_path):

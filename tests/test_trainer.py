@@ -409,6 +409,7 @@ def test_every_weight_moves(tmp_path, tokenizer, scripted, mrt):
     assert not still
     logs = {key: value for entry in trainer.state.log_history for key, value in entry.items()}
     assert logs["mrt/grader_timeouts"] == 0 if mrt.get("mrt_prefix") != "dataset" else "mrt/branch_tokens" not in logs
+    assert (logs.get("mrt/prefix_tokens", 0) > 0) == (mrt.get("mrt_prefix") == "online")
     if mrt["mrt_credit"] == "dense" and "mrt_prefix" not in mrt:
         assert logs["mrt/success_probability/episode_1"] == pytest.approx(0.5)
         assert logs["mrt/success_probability/episode_3"] == pytest.approx(0.75)

@@ -57,7 +57,7 @@ def to_go(gains, discount):
 
 
 def scalar(gains):
-    """One number for the whole thinking, J_G - J_0, less its mean over the group."""
+    """J_G - J_0, less its mean over the group, for the whole thinking: a second outcome reward, and no episodes."""
     totals = [row.sum() for row in gains]
     means = np.repeat(np.mean(np.reshape(totals, (-1, GROUP)), axis=1), GROUP)
     return [np.full(len(row), total - mean) for row, total, mean in zip(gains, totals, means, strict=True)]

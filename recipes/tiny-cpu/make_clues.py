@@ -21,7 +21,7 @@ from make_problems import CUES, EOS, FINAL_ANSWER, write_task
 
 NAMES = "ABC"
 TERMS = 3  # of each sum; with two, the answer could be learned by heart
-MODULUS = 5
+MODULUS = 7
 PROBLEMS = {"train": 400, "validation": 50, "test": 100}
 TRACES_PER_PROBLEM = 20
 

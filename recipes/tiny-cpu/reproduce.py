@@ -5,28 +5,34 @@ Does MRT beat GRPO? Trains every method from one warm start for each task, measu
     make reproduce-fast    # under half an hour: one task, three methods, two seeds, fewer updates
 
 Decided before the runs: the measure is the accuracy on test problems within the 160 tokens of training; every method
-has the same four learning rates to choose from, by accuracy on validation problems with seed 0; all make as many
-updates. A run leaves one JSON file (docs/results/runs), and one that is there is not done again. results.py makes the
-tables and figures out of these files.
+has the same four learning rates to choose from, by accuracy on validation problems with seed 0, and is reported with
+other seeds; all make as many updates, of as many rollouts.
+
+A run leaves one JSON file (docs/results/runs), and one that is there is not done again. The warm starts of these runs
+are kept too (docs/results/start): trained on another machine, they come out different. results.py makes the tables and
+figures.
 
 Left out: iteration of the data set of prefixes, and any tuning but the learning rate.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import product
 from pathlib import Path
 
+import torch
 from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mrt_plugin.analysis.runs import Run, load_run
 from mrt_plugin.progress import progress
@@ -35,33 +41,40 @@ from mrt_plugin.progress import progress
 RECIPES = Path(__file__).parent
 ROLLOUTS, STEPS, FAST_STEPS, EVAL_STEPS, LOGGING_STEPS = 64, 150, 50, 25, 5  # rollouts of an update; updates
 LEARNING_RATES = [5e-5, 1e-4, 2e-4, 4e-4]
-BUDGETS = [*range(40, 321, 20)]  # tokens; training cuts completions at 160
+BUDGETS, TRAINED = [*range(40, 321, 20)], 160  # tokens
 
-TASKS = {"search": ["make_problems.py", "--validation", "50"], "clues": ["make_clues.py"]}
+TASKS = {  # what makes it, and steps of its warm start; with half as many, clues stays on a plateau
+    "search": (["make_problems.py", "--validation", "50"], 600),
+    "clues": (["make_clues.py"], 1200),
+}
 MIXED, TERMINATION, DENSE = (f"grpo/config_mrt{kind}.yaml" for kind in ("_mixed", "_termination", ""))
+EXACT = ["--mrt_estimator", "likelihood"]  # with one way to write an answer, its likelihood is J
 METHODS = {  # the recipe, and what differs from it
     "GRPO": ["grpo/config_outcome.yaml"],
-    "MRT dense, likelihood": [DENSE, "--mrt_estimator", "likelihood"],
-    "MRT dense, sample": [DENSE],
-    "MRT mixed, online": [MIXED],
-    "MRT termination, online": [TERMINATION],
-    "length penalty": ["grpo/config_length_penalty.yaml"],
+    "MRT dense": [DENSE, *EXACT],
+    "MRT dense, J of 4 samples": [DENSE],
+    "MRT mixed, online": [MIXED, *EXACT],
+    "MRT termination, online": [TERMINATION, *EXACT],
+    "length penalty": [
+        *["grpo/config_length_penalty.yaml", "--reward_funcs", "mrt_length_penalty", "mrt_accuracy"],
+        *["--reward_weights", "1", "0"],  # accuracy is there to be logged
+    ],
     "MRT mixed, data set": [MIXED, "--mrt_prefix", "dataset"],
     "MRT termination, data set": [TERMINATION, "--mrt_prefix", "dataset"],
     "STaR, outcome": ["sft/config_star.yaml", "--selection", "outcome"],
     "STaR, MRT": ["sft/config_star.yaml", "--selection", "mrt"],
 }
-BASELINE, CHOSEN = "GRPO", "MRT dense, likelihood"
+BASELINE, CHOSEN = "GRPO", "MRT dense"
 VARIANTS = {  # of the chosen method, with its learning rate
     **{f"alpha {alpha}": ["--mrt_alpha", alpha] for alpha in ("0.2", "0.4", "0.8", "1.6")},
-    **{f"J of {count} samples": ["--mrt_estimator", "sample", "--mrt_samples", count] for count in ("1", "16")},
+    **{f"J of {n} samples": ["--mrt_estimator", "sample", "--mrt_samples", n] for n in ("1", "4", "16")},
     "no outcome term": ["--reward_weights", "0", "1"],
     **{
         f"progress {name}": ["--variant", name]
         for name in ("shuffled", "centred", "to-go-0.5", "to-go-1", "scalar", "with-answer")
     },
 }
-STAR_ITERATIONS = 3
+STAR_ITERATIONS, STAR_ROWS = 3, 4  # rows of a problem
 
 
 @dataclass(frozen=True)
@@ -98,27 +111,33 @@ def call(log: Path, *command: str) -> None:
         raise RuntimeError(f"{' '.join(map(str, command))} failed; see {log}:\n{log.read_text()[-2000:]}")
 
 
-def prepare(task: str, folder: Path) -> None:
-    """Problems, the warm start, and its prefixes, in `folder / task`."""
-    out = folder / task
-    if (out / "ready").exists():
+def prepare(task: str, start: Path, scratch: Path) -> None:
+    """What all runs of a task begin from, in the folder `start`: problems, the warm start, and its prefixes."""
+    if start.exists():
         return
-    log, (script, *options) = out / "log", TASKS[task]
-    call(log, RECIPES / script, "--output", out, *options)
-    data = ["--dataset_name", out / "warm_start", "--output_dir", out / "warm-start"]
-    recipe = RECIPES / "sft/config_warm_start.yaml"
-    call(log, "-m", "mrt_plugin.sft", "--config", recipe, "--model_name_or_path", out / "base", *data)
-    data = ["--dataset_name", out / "problems", "--output_dir", out / "prefixes"]
-    recipe = RECIPES / "prefixes/data_mrt.yaml"
-    model = ["--model_name_or_path", out / "warm-start"]
-    call(log, "-m", "mrt_plugin.data.prefixes", "--config", recipe, *model, *data)
-    split = {"validation": str(out / "problems" / "validation.jsonl")}  # from the bare problem
-    held_out = load_dataset("json", data_files=split, split="validation")
-    held_out = held_out.map(lambda row: {"prefix": "", "prefix_success": 0.0})
-    rows = load_dataset(str(out / "prefixes"), split="train").select_columns(held_out.column_names)
+    shutil.rmtree(scratch, ignore_errors=True)
+    log, ((script, *options), steps) = scratch.with_suffix(".log"), TASKS[task]
+    call(log, RECIPES / script, "--output", scratch, *options)
+    model, problems = scratch / "warm-start", scratch / "problems"
+    recipe = ["-m", "mrt_plugin.sft", "--config", RECIPES / "sft/config_warm_start.yaml", "--max_steps", steps]
+    data = ["--dataset_name", scratch / "warm_start", "--output_dir", scratch / "trained"]
+    call(log, *recipe, "--model_name_or_path", scratch / "base", *data)
+    AutoModelForCausalLM.from_pretrained(scratch / "trained", dtype=torch.float16).save_pretrained(
+        model
+    )  # half the size
+    AutoTokenizer.from_pretrained(scratch / "trained").save_pretrained(model)
+    recipe = ["-m", "mrt_plugin.data.prefixes", "--config", RECIPES / "prefixes/data_mrt.yaml"]
+    data = ["--dataset_name", problems, "--output_dir", scratch / "prefixes"]
+    call(log, *recipe, "--model_name_or_path", model, *data, *EXACT)
+    held_out = load_dataset("json", data_files=str(problems / "validation.jsonl"), split="train")
+    held_out = held_out.map(lambda row: {"prefix": "", "prefix_success": 0.0})  # they start at the bare problem
+    rows = load_dataset(str(scratch / "prefixes"), split="train").select_columns(held_out.column_names)
     for name, some in (("train", rows), ("validation", held_out)):
-        some.to_json(str(out / "prefixed" / f"{name}.jsonl"))
-    (out / "ready").touch()
+        some.to_json(str(scratch / "prefixed" / f"{name}.jsonl"))
+    for name in ("base", "warm_start", "trained", "prefixes"):
+        shutil.rmtree(scratch / name)
+    start.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(scratch, start)
 
 
 def train(setting: Setting, start: Path, out: Path) -> None:
@@ -130,17 +149,7 @@ def train(setting: Setting, start: Path, out: Path) -> None:
         del options[position : position + 2]
     common = ["--config", RECIPES / recipe, "--learning_rate", setting.learning_rate, "--seed", setting.seed]
     if recipe.startswith("sft"):
-        model = start / "warm-start"
-        for iteration in range(STAR_ITERATIONS):
-            rows, seed = out / f"rows-{iteration}", ["--seed", 1000 * iteration + setting.seed]
-            data = ["--dataset_name", start / "problems", "--output_dir", rows, *seed]
-            recipe = RECIPES / "star/data_mrt.yaml"
-            star = ["-m", "mrt_plugin.data.star", "--config", recipe, "--model_name_or_path", model]
-            call(out / "log", *star, *data, *options)
-            tuned = out / "model" if iteration == STAR_ITERATIONS - 1 else out / f"model-{iteration}"
-            data = ["--dataset_name", rows, "--output_dir", tuned, "--max_steps", setting.steps // STAR_ITERATIONS]
-            call(out / "log", "-m", "mrt_plugin.sft", *common, "--model_name_or_path", model, *data)
-            model = tuned
+        fine_tune(setting, start, out, common, options)
         return
     problems = start / ("prefixed" if "dataset" in options else "problems")
     held_out = ["--dataset_test_split", "validation", "--eval_strategy", "steps", "--eval_steps", EVAL_STEPS]
@@ -148,6 +157,29 @@ def train(setting: Setting, start: Path, out: Path) -> None:
     data = ["--model_name_or_path", start / "warm-start", "--dataset_name", problems, "--output_dir", out / "model"]
     length = ["--max_steps", setting.steps, "--logging_steps", LOGGING_STEPS]
     call(out / "log", *script, *common, *data, *length, *held_out, *options)
+
+
+def fine_tune(setting: Setting, start: Path, out: Path, common: list, selection: list) -> None:
+    """STaR: in each iteration a third of the rollouts and of the updates."""
+    model, problems = start / "warm-start", len((start / "problems" / "train.jsonl").read_text().splitlines())
+    sizes = ["--num_generations", setting.steps * ROLLOUTS // STAR_ITERATIONS // problems]
+    sizes += ["--rows_per_problem", STAR_ROWS]
+    for iteration in range(STAR_ITERATIONS):
+        rows, tuned = out / f"rows-{iteration}", out / f"model-{iteration}"
+        recipe = ["--config", RECIPES / "star/data_mrt.yaml", "--seed", 1000 * iteration + setting.seed]
+        data = ["--model_name_or_path", model, "--dataset_name", start / "problems", "--output_dir", rows]
+        call(out / "log", "-m", "mrt_plugin.data.star", *recipe, *data, *sizes, *selection)
+        turns = load_dataset(
+            str(rows), split="train"
+        ).map(  # so that the problem is no target
+            lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
+        )
+        turns.select_columns(["prompt", "completion"]).to_json(str(out / f"turns-{iteration}" / "train.jsonl"))
+        data = ["--model_name_or_path", model, "--dataset_name", out / f"turns-{iteration}", "--output_dir", tuned]
+        length = ["--max_steps", setting.steps // STAR_ITERATIONS]
+        call(out / "log", "-m", "mrt_plugin.sft", *common, *data, *length)
+        model = tuned
+    model.rename(out / "model")
 
 
 def evaluate(model: Path, start: Path, out: Path, split: str, *options) -> Run:
@@ -167,10 +199,11 @@ def measurements(model: Path, start: Path, out: Path) -> dict:
     steps = [(before, gain) for curve in curves for before, gain in zip(curve, progress(curve), strict=False)]
     return {
         "validation": float(validation.pass_at_1().mean()),
+        "validation_tokens": sum(rollout.tokens for rollout in validation.rollouts) / len(validation.rollouts),
         "accuracy": {budget: rounded(test.pass_at_1(budget)) for budget in BUDGETS},
         "tokens": rounded(test.each(lambda group: sum(r.tokens for r in group) / len(group)), 1),
         "regret": {budget: rounded(test.regret(budget)) for budget in test.budgets()},
-        "cut": sum(rollout.tokens > 160 for rollout in test.rollouts) / len(test.rollouts),
+        "cut": sum(rollout.tokens > TRAINED for rollout in test.rollouts) / len(test.rollouts),
         "episodes": len(steps) / len(curves),
         "idle": sum(before > 0.9 and gain > -0.1 for before, gain in steps) / max(len(steps), 1),
         "progress": [sum(round(gain * 10) == tenth for _, gain in steps) for tenth in range(-10, 11)],
@@ -181,45 +214,47 @@ def rounded(values: Iterable[float], digits: int = 4) -> list[float]:
     return [round(float(value), digits) for value in values]
 
 
-def history(model: Path) -> dict:
-    """What training cost and how it went: tokens drawn or scored by each update, and accuracy on the way."""
-    state = model / "trainer_state.json"
-    log = json.loads(state.read_text())["log_history"]
-    if not any("completions/mean_length" in entry for entry in log):
-        return {}
-    tokens, lengths, curve = 0.0, [], []
+def history(model: Path, drawn: bool) -> dict:
+    """What training cost, and how it went; `drawn` says whether tokens of branches were drawn, or else scored."""
+    log = json.loads((model / "trainer_state.json").read_text())["log_history"]
+    tokens, curve = {"drawn": 0.0, "scored": 0.0}, []
     for entry in log:
         if "completions/mean_length" in entry:
-            drawn = ROLLOUTS * entry["completions/mean_length"]
-            extra = entry.get("mrt/branch_tokens", 0.0) + entry.get("mrt/prefix_tokens", 0.0)
-            tokens += LOGGING_STEPS * (drawn + extra)
-            lengths.append(round(entry["completions/mean_length"], 1))
-        elif "eval_rewards/mrt_accuracy/mean" in entry:
-            curve.append([entry["step"], round(tokens), round(entry["eval_rewards/mrt_accuracy/mean"], 4)])
-    return {"training_tokens": round(tokens), "lengths": lengths, "curve": curve}
+            written = ROLLOUTS * entry["completions/mean_length"] + entry.get("mrt/prefix_tokens", 0.0)
+            tokens["drawn"] += LOGGING_STEPS * written
+            tokens["drawn" if drawn else "scored"] += LOGGING_STEPS * entry.get("mrt/branch_tokens", 0.0)
+        elif "eval_rewards/mrt_accuracy/mean" in entry:  # updates, tokens, accuracy, tokens of a completion
+            point = [entry[f"eval_{name}"] for name in ("rewards/mrt_accuracy/mean", "completions/mean_length")]
+            curve.append([entry["step"], round(sum(tokens.values())), *rounded(point)])
+    return {"training_tokens": {kind: round(count) for kind, count in tokens.items()}, "curve": curve} if curve else {}
 
 
-def run(setting: Setting | None, task: str, folder: Path, records: Path) -> None:
-    """Trains and measures, unless that is done; without a setting, measures the warm start."""
-    name = setting.name if setting else f"{task}-warm-start"
+def run(setting: Setting | None, start: Path, out: Path, records: Path) -> None:
+    """Trains from `start` and measures, unless that is done; without a setting, measures the warm start."""
+    name = setting.name if setting else f"{start.name}-warm-start"
     record = records / f"{name}.json"
+    digest = hashlib.sha256((start / "warm-start" / "model.safetensors").read_bytes()).hexdigest()[:16]
     if record.exists():
+        if json.loads(record.read_text())["start"] != digest:
+            raise ValueError(f"{record} is of another warm start than {start}; remove one of them.")
         return
-    start, out, begin = folder / task, folder / "runs" / name, time.perf_counter()
+    out, begin = out / name, time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
     model = start / "warm-start"
     if setting:
         train(setting, start, out)
         model = out / "model"
     seconds = time.perf_counter() - begin
-    found = asdict(setting) if setting else {"task": task, "method": "warm start", "seed": 0}
-    found |= {"date": date.today().isoformat(), "seconds": round(seconds)}
-    found |= (history(model) if setting else {}) | measurements(model, start, out)
+    found = asdict(setting) if setting else {"task": start.name, "method": "warm start", "seed": 0}
+    found |= {"date": date.today().isoformat(), "seconds": round(seconds), "start": digest}
+    if setting:
+        found |= history(model, drawn="sample" in setting.arguments or "likelihood" not in setting.arguments)
+    found |= measurements(model, start, out)
     records.mkdir(parents=True, exist_ok=True)
     partial = record.with_suffix(".part")
     partial.write_text(json.dumps(found) + "\n")
     partial.rename(record)
-    shutil.rmtree(out)
+    shutil.rmtree(out, ignore_errors=True)
     print(f"{name}: validation {found['validation']:.3f} in {seconds:.0f} s", flush=True)
 
 
@@ -234,33 +269,38 @@ def best_rates(found: list[dict], steps: int) -> dict[tuple[str, str], float]:
     return {(record["task"], record["method"]): record["learning_rate"] for record in swept}
 
 
-def main(folder: Path, records: Path, fast: bool) -> None:
+def main(folder: Path, results: Path, fast: bool) -> None:
+    start, records = results / "start", results / "runs"
     tasks, rates, steps = (["search"], [2e-4], FAST_STEPS) if fast else (list(TASKS), LEARNING_RATES, STEPS)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
 
-        def do(settings: Iterable[Setting]) -> None:
-            list(pool.map(lambda setting: run(setting, setting.task, folder, records), settings))
+        def do(work: Callable, items: Iterable) -> None:
+            try:
+                list(pool.map(work, items))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
-        list(pool.map(lambda task: prepare(task, folder), tasks))
-        list(pool.map(lambda task: run(None, task, folder, records), tasks))
+        def train_all(settings: Iterable[Setting]) -> None:
+            do(lambda setting: run(setting, start / setting.task, folder, records), settings)
+
+        do(lambda task: prepare(task, start / task, folder / task), tasks)
+        do(lambda task: run(None, start / task, folder, records), tasks)
         headline = [BASELINE, CHOSEN]
         for methods in (headline, ["MRT mixed, online"] if fast else [m for m in METHODS if m not in headline]):
-            do(Setting(task, method, rate, 0, steps) for method in methods for task in tasks for rate in rates)
+            train_all(Setting(task, method, rate, 0, steps) for method in methods for task in tasks for rate in rates)
             best = best_rates(read(records), steps)
-            last = 2 if fast else 5 if methods == headline else 3
-            more = product(range(1, last), methods, tasks)
-            do(Setting(task, method, best[task, method], seed, steps) for seed, method, task in more)
+            seeds = 1 if fast else 5 if methods == headline else 3
+            more = product(range(1, seeds + 1), methods, tasks)
+            train_all(Setting(task, method, best[task, method], seed, steps) for seed, method, task in more)
         if not fast:
-            more = product(range(3), VARIANTS, tasks)
-            do(Setting(task, variant, best[task, CHOSEN], seed, steps) for seed, variant, task in more)
+            more = product(range(1, 4), VARIANTS, tasks)
+            train_all(Setting(task, variant, best[task, CHOSEN], seed, steps) for seed, variant, task in more)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--fast", action="store_true", help="one task, three methods, two seeds, 60 updates")
-    parser.add_argument("--folder", type=Path, help="where models and data are, while they are needed")
-    parser.add_argument("--records", type=Path, help="where the numbers of each run are kept")
-    arguments = parser.parse_args()
-    folder = arguments.folder or Path("runs/reproduce-fast" if arguments.fast else "runs/reproduce")
-    records = arguments.records or (folder / "records" if arguments.fast else Path("docs/results/runs"))
-    main(folder, records, arguments.fast)
+    parser.add_argument("--fast", action="store_true", help="one task, three methods, two seeds, 50 updates")
+    fast = parser.parse_args().fast
+    folder = Path("runs/reproduce-fast" if fast else "runs/reproduce")
+    main(folder, folder if fast else Path("docs/results"), fast)

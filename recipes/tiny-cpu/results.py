@@ -2,11 +2,12 @@
 The tables and figures of docs/results.md, out of the files that reproduce.py keeps.
 
     make results                                                  # docs/results.md
-    python recipes/tiny-cpu/results.py runs/reproduce-fast/records --page runs/reproduce-fast/results.md
+    python recipes/tiny-cpu/results.py runs/reproduce-fast/runs --page runs/reproduce-fast/results.md
 
 A page has its tables between two comments, `<!-- table NAME TASK -->` and `<!-- end -->`, and is written anew there; a
-page that does not exist yet gets all tables. Intervals are percentile bootstraps of 95%, over seeds and over problems:
-a draw takes the same problems for all methods and seeds of each method by itself (as rliable does over runs).
+page that does not exist yet gets all tables. Seed 0 has chosen the learning rates and is left out. Intervals are
+percentile bootstraps of 95%, over seeds and over problems: a draw takes the same problems for all methods, and S - 1
+of the S seeds of each, so that the variance of a mean over few seeds is not underestimated.
 """
 
 import argparse
@@ -16,15 +17,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from reproduce import BASELINE, BUDGETS, EVAL_STEPS, METHODS, TASKS, VARIANTS, best_rates, read
+from reproduce import BASELINE, BUDGETS, CHOSEN, METHODS, TASKS, TRAINED, VARIANTS, best_rates, read
 
-from mrt_plugin.analysis.compare import token_ratio
 from mrt_plugin.analysis.figures import COLORS, DASHES, STYLE
 from mrt_plugin.analysis.runs import Estimate, markdown
 
 
 RESAMPLES = 1000
-TRAINED = 160
 START = "warm start"
 REGRET = ["160", "320", "400"]
 
@@ -39,9 +38,11 @@ class Results:
         self.rates = {method: rate for (_, method), rate in best_rates(mine, self.steps).items()}
         self.runs: dict[str, list[dict]] = {}
         for record in mine:
-            rate = self.rates.get(record["method"])
-            if record["method"] in (START, *VARIANTS) or record["learning_rate"] == rate:
-                self.runs.setdefault(record["method"], []).append(record)
+            method = record["method"]
+            rate = self.rates.get(CHOSEN if method in VARIANTS else method)
+            usual = record["seed"] > 0 and (record["learning_rate"], record["steps"]) == (rate, self.steps)
+            if method == START or usual:
+                self.runs.setdefault(method, []).append(record)
         order = [START, *METHODS, *VARIANTS]
         self.runs = {method: self.runs[method] for method in order if method in self.runs}
 
@@ -50,15 +51,9 @@ class Results:
         runs = self.runs[method]
         return np.array([[run["accuracy"][str(budget)] for budget in BUDGETS] for run in runs]).transpose(0, 2, 1)
 
-    def each(self, method: str, *keys: str) -> np.ndarray:
-        """(seeds, problems)"""
-        values = self.runs[method]
-        for key in keys:
-            values = [value[key] for value in values]
-        return np.array(values)
-
-    def mean(self, method: str, key: str) -> float:
-        return float(np.mean([run.get(key, np.nan) for run in self.runs[method]]))
+    @property
+    def methods(self) -> list[str]:
+        return [method for method in self.runs if method not in VARIANTS]
 
 
 def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
@@ -74,43 +69,66 @@ def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
     generator, problems, drawn = np.random.default_rng(0), samples[0].shape[1], []
     for _ in range(RESAMPLES):
         some = generator.integers(problems, size=problems)
-        seeds = [generator.integers(len(sample), size=len(sample)) for sample in samples]
+        seeds = [generator.integers(len(sample), size=max(len(sample) - 1, 1)) for sample in samples]
         drawn.append(statistic(*(s[of_s][:, some].mean((0, 1)) for s, of_s in zip(samples, seeds, strict=True))))
-    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
     return Estimate(float(statistic(*(sample.mean((0, 1)) for sample in samples))), low, high)
 
 
-def at_trained(curve: np.ndarray) -> float:
-    return curve[BUDGETS.index(TRAINED)]
+def at(budget: int) -> Callable[[np.ndarray], float]:
+    return lambda curve: curve[BUDGETS.index(budget)]
 
 
 def gain_ratio(curve, baseline, start) -> float:
-    """What a method gains over the warm start, in gains of the baseline."""
-    return (at_trained(curve) - at_trained(start)) / max(at_trained(baseline) - at_trained(start), 1e-9)
+    """What a method gains over the warm start, in gains of the baseline; NaN where that gains nothing."""
+    gain, of_baseline = (at(TRAINED)(one) - at(TRAINED)(start) for one in (curve, baseline))
+    return gain / of_baseline if of_baseline > 0 else np.nan
 
 
-def fewer_tokens(curve, baseline) -> float:
-    """How many times fewer tokens it takes to the accuracy that both reach within the budget of training."""
+def fewer_tokens(curve, baseline, start) -> float:
+    """
+    How many times fewer tokens the method takes than the baseline, to nine tenths of the gain that both reach within
+    the budget of training. Nine tenths, because curves are flat at their ends, where little decides on the tokens.
+    """
     last = BUDGETS.index(TRAINED) + 1
-    return token_ratio(BUDGETS[:last], baseline[:last], BUDGETS[:last], curve[:last])
+    target = start[last - 1] + 0.9 * (min(curve[last - 1], baseline[last - 1]) - start[last - 1])
+    tokens = [np.interp(target, np.maximum.accumulate(one[:last]), BUDGETS[:last]) for one in (curve, baseline)]
+    return tokens[1] / tokens[0]
+
+
+def signed(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def main_table(results: Results) -> list[dict]:
     """Accuracy on test problems, beside the baseline's."""
     base, start = (results.accuracy(method) for method in (BASELINE, START))
     rows = []
-    for method in results.runs:
+    for method in results.methods:
         curve = results.accuracy(method)
-        row = {"method": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at_trained, curve))}
+        row = {"method": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at(TRAINED), curve))}
+        row[f"at {BUDGETS[-1]} tokens"] = str(interval(at(BUDGETS[-1]), curve))
         if method != START:
-            row["learning rate"] = f"{results.runs[method][0]['learning_rate']:g}"
+            row["learning rate"] = f"{results.rates[method]:g}"
         if method not in (START, BASELINE):
-            gain = interval(lambda a, b: at_trained(a) - at_trained(b), curve, base)
-            row["less GRPO's"] = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
-            ratio = interval(gain_ratio, curve, base, start)
-            row["gain / GRPO's"] = f"{ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-            tokens = interval(fewer_tokens, curve, base)
-            row["times fewer tokens"] = f"{tokens.mean:.2f} [{tokens.low:.2f}, {tokens.high:.2f}]"
+            row["less GRPO's"] = signed(interval(lambda a, b: at(TRAINED)(a) - at(TRAINED)(b), curve, base))
+            for name, ratio in (("gain / GRPO's", gain_ratio), ("times fewer tokens", fewer_tokens)):
+                found = interval(ratio, curve, base, start)
+                row[name] = f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        rows.append(row)
+    return rows
+
+
+def variants_table(results: Results) -> list[dict]:
+    """Accuracy of variants of the chosen method, beside it and beside the baseline."""
+    rows = []
+    for method in (CHOSEN, *(variant for variant in VARIANTS if variant in results.runs)):
+        curve = results.accuracy(method)
+        row = {"credit": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at(TRAINED), curve))}
+        for name, other in (("less the chosen", CHOSEN), ("less GRPO's", BASELINE)):
+            if other != method:
+                of_other = results.accuracy(other)
+                row[name] = signed(interval(lambda a, b: at(TRAINED)(a) - at(TRAINED)(b), curve, of_other))
         rows.append(row)
     return rows
 
@@ -118,14 +136,16 @@ def main_table(results: Results) -> list[dict]:
 def behaviour_table(results: Results) -> list[dict]:
     """How the models think: what they take, what it brings, and what training took."""
     rows = []
-    for method in results.runs:
-        row = {"method": method, "tokens": f"{results.each(method, 'tokens').mean():.0f}"}
-        row |= {f"regret@{b}": str(interval(float, results.each(method, "regret", b))) for b in REGRET}
-        row["episodes"] = f"{results.mean(method, 'episodes'):.1f}"
-        row["idle"] = f"{results.mean(method, 'idle'):.1%}"
-        row["cut"] = f"{results.mean(method, 'cut'):.1%}"
-        if np.isfinite(tokens := results.mean(method, "training_tokens")):
-            row["tokens of training"] = f"{tokens / 1e6:.2f} million"
+    for method in results.methods:
+        runs = results.runs[method]
+        row = {"method": method, "tokens": f"{np.mean([run['tokens'] for run in runs]):.0f}"}
+        for budget in REGRET:
+            row[f"regret@{budget}"] = str(interval(float, np.array([run["regret"][budget] for run in runs])))
+        row["episodes"] = f"{np.mean([run['episodes'] for run in runs]):.1f}"
+        row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in ("idle", "cut")}
+        if all("training_tokens" in run for run in runs) and runs[0].get("curve"):
+            for kind in ("drawn", "scored"):
+                row[f"{kind} in training"] = f"{np.mean([run['training_tokens'][kind] for run in runs]) / 1e6:.2f} M"
         rows.append(row)
     return rows
 
@@ -143,13 +163,13 @@ def sweep_table(results: Results) -> list[dict]:
 
 
 def tokens_table(results: Results) -> list[dict]:
-    """Accuracy on validation problems at equal updates and at equal tokens of training, branches included."""
-    curves = {method: curve for method in results.runs if (curve := learning_curve(results, method)) is not None}
-    least = min(curve[-1, 1] for curve in curves.values())
+    """Accuracy on validation problems at equal updates and at equal tokens of training, drawn and scored."""
+    curves = {method: curve for method in results.methods if (curve := learning_curve(results, method)) is not None}
+    least = min((curve[-1, 1] for curve in curves.values()), default=0)
     return [
         {
             "method": method,
-            f"at {curve[-1, 0]:.0f} updates": f"{curve[-1, 2]:.3f}",
+            f"at {results.steps} updates": f"{curve[-1, 2]:.3f}",
             f"at {least / 1e6:.2f} million tokens": f"{np.interp(least, curve[:, 1], curve[:, 2]):.3f}",
         }
         for method, curve in curves.items()
@@ -157,40 +177,64 @@ def tokens_table(results: Results) -> list[dict]:
 
 
 def learning_curve(results: Results, method: str) -> np.ndarray | None:
-    """Updates, tokens and accuracy on validation problems from the warm start on, (points, 3), the mean over seeds."""
+    """(points, 4), means over seeds: updates, tokens, and on validation problems accuracy and length in tokens."""
     curves = [run["curve"] for run in results.runs[method] if run.get("curve")]
     if not curves:
         return None
-    return np.vstack([[0, 0, results.runs[START][0]["validation"]], np.mean(curves, axis=0)])
+    start = results.runs[START][0]
+    return np.vstack([[0, 0, start["validation"], start["validation_tokens"]], np.mean(curves, axis=0)])
 
 
-TABLES = {"accuracy": main_table, "behaviour": behaviour_table, "tokens": tokens_table, "sweep": sweep_table}
+TABLES = {
+    "accuracy": main_table,
+    "behaviour": behaviour_table,
+    "tokens": tokens_table,
+    "variants": variants_table,
+    "sweep": sweep_table,
+}
 
 
-def draw(results: Results, path: Path) -> None:
+def draw_accuracy(results: Results, figure) -> None:
     """Accuracy against the budget, and against updates and tokens of training; bands: 95%."""
-    shown = [
-        method for method in (START, BASELINE, "MRT dense, likelihood", "MRT mixed, online") if method in results.runs
-    ]
-    with plt.rc_context(STYLE | {"figure.figsize": (11, 3.4)}):
-        figure, (budget, updates, tokens) = plt.subplots(1, 3, sharey=True)
-        for method, color, dashes in zip(shown, COLORS, DASHES, strict=False):
-            look = {"color": color, "linestyle": dashes}
-            curve = results.accuracy(method)
-            ends = [interval(lambda c, i=i: c[i], curve) for i in range(len(BUDGETS))]
-            budget.plot(BUDGETS, [e.mean for e in ends], label=method, **look)
-            budget.fill_between(BUDGETS, [e.low for e in ends], [e.high for e in ends], color=color, alpha=0.12, lw=0)
-            if (learned := learning_curve(results, method)) is not None:
-                updates.plot(learned[:, 0], learned[:, 2], **look)
-                tokens.plot(learned[:, 1] / 1e6, learned[:, 2], **look)
-        budget.axvline(TRAINED, color="0.6", lw=1)
-        budget.set(xlabel="tokens allowed (training: 160)", ylabel="accuracy on test problems")
-        updates.set(xlabel=f"updates (measured every {EVAL_STEPS})", title="validation problems")
-        tokens.set(xlabel="million tokens of training, branches included", title="validation problems")
-        figure.legend(loc="outside upper left", ncols=len(shown))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-        plt.close(figure)
+    budget, updates, tokens = figure.subplots(1, 3, sharey=True)
+    for method, look in looks(results):
+        curve = results.accuracy(method)
+        ends = [interval(at(some), curve) for some in BUDGETS]
+        budget.plot(BUDGETS, [e.mean for e in ends], label=method, **look)
+        budget.fill_between(
+            BUDGETS, [e.low for e in ends], [e.high for e in ends], color=look["color"], alpha=0.12, lw=0
+        )
+        if (learned := learning_curve(results, method)) is not None:
+            updates.plot(learned[:, 0], learned[:, 2], **look)
+            tokens.plot(learned[:, 1] / 1e6, learned[:, 2], **look)
+    budget.axvline(TRAINED, color="0.6", lw=1)
+    budget.set(xlabel=f"tokens allowed (training: {TRAINED})", ylabel="accuracy", title="test problems")
+    updates.set(xlabel="updates", title="validation problems")
+    tokens.set(xlabel="million tokens of training, branches too", title="validation problems")
+
+
+def draw_behaviour(results: Results, figure) -> None:
+    """Tokens of a completion during training, and the share of episodes by their progress on test problems."""
+    lengths, gains = figure.subplots(1, 2)
+    for method, look in looks(results):
+        runs = results.runs[method]
+        if (learned := learning_curve(results, method)) is not None:
+            lengths.plot(learned[:, 0], learned[:, 3], label=method, **look)
+        counts = np.sum([run["progress"] for run in runs], axis=0)
+        gains.plot(np.arange(-10, 11) / 10, counts / counts.sum(), **look)
+    lengths.set(xlabel="updates", ylabel="mean tokens, validation problems")
+    gains.set(xlabel="progress of an episode", ylabel="share of episodes")
+    gains.set_yscale("symlog", linthresh=0.01)
+
+
+FIGURES = {"accuracy": (draw_accuracy, 11), "behaviour": (draw_behaviour, 7.5)}
+SHOWN = (START, BASELINE, CHOSEN, "MRT mixed, online", "length penalty")
+
+
+def looks(results: Results):
+    for method, color, dashes in zip(SHOWN, COLORS, DASHES, strict=False):
+        if method in results.runs:
+            yield method, {"color": color, "linestyle": dashes}
 
 
 def main(records: Path, page: Path) -> None:
@@ -208,7 +252,15 @@ def main(records: Path, page: Path) -> None:
 
     page.write_text(re.sub(r"<!-- table (\w+) (\w+) -->.*?<!-- end -->", table, text, flags=re.S))
     for task, results in tasks.items():
-        draw(results, page.parent / "figures" / f"results-{task}.png")
+        for name, (draw, width) in FIGURES.items():
+            with plt.rc_context(STYLE | {"figure.figsize": (width, 3.4)}):
+                figure = plt.figure()
+                draw(results, figure)
+                figure.legend(loc="outside upper left", ncols=len(SHOWN))
+                path = page.parent / "figures" / f"{name}-{task}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                figure.savefig(path)
+                plt.close(figure)
     print(f"wrote {page}, from {len(found)} runs")
 
 
