@@ -7,7 +7,7 @@ import logging
 import math
 from itertools import groupby
 
-from .episodes import split_answer
+from .episodes import CLOSE, split_answer
 from .grading import Outcome, grade
 
 
@@ -17,8 +17,20 @@ _REWARD = {Outcome.RIGHT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0}
 
 
 def completion_text(completion: str | list[dict]) -> str:
-    """The text of a completion: a plain string, or the last of a list of messages."""
-    return completion if isinstance(completion, str) else completion[-1].get("content") or ""
+    r"""
+    The text of a completion: a plain string, or the last of a list of messages. Where a tokenizer has a response
+    template, TRL takes the thinking out of the content; here they are one text again.
+
+    ```python
+    >>> completion_text([{"role": "assistant", "reasoning_content": "Hm.", "content": "It is 5."}])
+    'Hm.\n</think>\n\nIt is 5.'
+
+    ```
+    """
+    if isinstance(completion, str):
+        return completion
+    thinking, content = completion[-1].get("reasoning_content"), completion[-1].get("content") or ""
+    return content if thinking is None else f"{thinking}\n{CLOSE}\n\n{content}"
 
 
 def mrt_accuracy(

@@ -47,19 +47,32 @@ class RolloutEngine:
             raise ValueError("The engine of the rollouts draws from its own random numbers; seed has to be None.")
         accelerator = self.trainer.accelerator
         counts = gather_object([len(prompts)])
-        everyone = gather_object([prompt.token_ids for prompt in prompts])
+        everyone = gather_object(list(prompts))  # which hold a trace once, whatever branches off it
+        fits = [self.max_length is None or prompt.length < self.max_length for prompt in everyone]
+        if not all(fits):
+            logger.warning(
+                f"vLLM's context of {self.max_length} tokens has no room for an answer behind {fits.count(False)} of "
+                f"{len(fits)} prompts; they have none. {_ADVICE}"
+            )
+        answers = iter(self._sample([prompt for prompt, fit in zip(everyone, fits, strict=True) if fit], n, settings))
+        drawn = [next(answers) if fit else [[] for _ in range(n)] for fit in fits]
+        first = sum(counts[: accelerator.process_index])
+        return drawn[first : first + len(prompts)]
+
+    def _sample(self, everyone: list[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
+        """Completions of the prompts of all ranks, on all ranks."""
         if not everyone:
             return []
+        accelerator = self.trainer.accelerator
         self._sync_weights()
         share = -(-len(everyone) // accelerator.num_processes)
         first = accelerator.process_index * share
-        mine = everyone[first : first + share]
-        mine += everyone[-1:] * (share - len(mine))  # the engines of a group take as many from each rank
+        mine = [prompt.token_ids for prompt in everyone[first : first + share]]
+        mine += [everyone[-1].token_ids] * (share - len(mine))  # the engines of a group take as many from each rank
         complete = _complete if TRL_1 else _complete_18
         each = n if settings.temperature else 1  # vLLM refuses to draw several at temperature 0
         drawn = gather_object(complete(self.trainer, mine, each, self._fitting(everyone, settings)))
-        first = sum(counts[: accelerator.process_index])
-        return [group * (n // each) for group in drawn[first : first + len(prompts)]]
+        return [group * (n // each) for group in drawn[: len(everyone)]]
 
     def _sync_weights(self) -> None:
         """As a step of TRL's does, which afterwards finds it done."""
@@ -68,15 +81,11 @@ class RolloutEngine:
             trainer.vllm_generation.sync_weights() if TRL_1 else trainer._move_model_to_vllm()
             trainer._last_loaded_step = trainer.state.global_step
 
-    def _fitting(self, prompts: list[list[int]], settings: SamplingSettings) -> SamplingSettings:
-        """The settings, with no more tokens than the context has room for; a server refuses to be asked for more."""
-        longest = max(map(len, prompts))
-        room = settings.max_new_tokens if self.max_length is None else self.max_length - longest
-        if room < 1:
-            raise ValueError(
-                f"vLLM's context of {self.max_length} tokens has no room for an answer behind {longest} tokens of "
-                f"prompt and trace. {_ADVICE}"
-            )
+    def _fitting(self, prompts: list[Prompt], settings: SamplingSettings) -> SamplingSettings:
+        """The settings, with no more tokens than there is room for behind the longest prompt: a server wants that."""
+        if self.max_length is None or self.trainer.args.vllm_mode == "colocate":  # which ends each with the context
+            return settings
+        room = self.max_length - max(prompt.length for prompt in prompts)
         return replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
 
 
@@ -89,14 +98,16 @@ _ADVICE = (
 
 def rollout_engine(trainer) -> RolloutEngine | None:
     """The engine of a trainer, if it has one with room for the answers of the meta-prover."""
-    if not trainer.args.use_vllm:
+    args, mrt_args = trainer.args, trainer.mrt_args
+    if not args.use_vllm or (mrt_args.mrt_prefix == "dataset" and trainer.credit != "dense"):  # nothing is measured
         return None
-    engine, args = RolloutEngine(trainer), trainer.args
-    needed = args.max_completion_length + trainer.mrt_args.mrt_answer_tokens
+    engine = RolloutEngine(trainer)
+    answer = mrt_args.mrt_answer_tokens if mrt_args.mrt_estimator == "sample" else 0
+    needed = args.max_completion_length + answer
     if engine.max_length is not None and engine.max_length <= needed:
         logger.warning(
             f"vLLM's context of {engine.max_length} tokens has no room for a prompt, max_completion_length: "
-            f"{args.max_completion_length} and mrt_answer_tokens: {trainer.mrt_args.mrt_answer_tokens}. The "
+            f"{args.max_completion_length} and {answer} tokens of an answer (mrt_answer_tokens). The "
             f"meta-prover answers with the policy in this process, which is slower. {_ADVICE}"
         )
         return None

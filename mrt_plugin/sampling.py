@@ -53,6 +53,11 @@ class Prompt:
     def token_ids(self) -> list[int]:
         return [*self.trace[: self.cut], *self.suffix]
 
+    @property
+    def length(self) -> int:
+        """In tokens."""
+        return len(self.trace[: self.cut]) + len(self.suffix)
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -121,9 +126,11 @@ class PolicySampler:
     """
 
     def __init__(self, model, tokenizer, max_batch_tokens: int = 2**16):
-        config = model.config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"} or getattr(config, "use_sliding_window", False):
+        config = model.config.get_text_config()
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+        slides = window is not None and window < config.max_position_embeddings
+        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if slides else "full_attention"])
+        if kinds != {"full_attention"}:
             raise ValueError(
                 f"{type(model).__name__} has {sorted(kinds)} layers; branching in this process needs full "
                 "attention in all of them."
@@ -235,13 +242,15 @@ class PolicySampler:
             width = max(len(heads[index]) for index in row_of)
             tokens = {i: n * (len(tails[i]) + settings.max_new_tokens) for i in row_of}
             scored = {i: max(n, len(tails[i])) * width for i in row_of}
-            for some in _chunks(list(row_of), tokens.get, self.max_batch_tokens):
-                for batch in _chunks(some, scored.get, SCORED):
+            for rows in _chunks(list(row_of), tokens.get, self.max_batch_tokens):
+                for batch in _chunks(rows, scored.get, SCORED):
                     trace = torch.tensor([row_of[i] for i in batch], device=device)
                     cut = torch.tensor([len(heads[i]) for i in batch], device=device)
+                    read, trace = trace.unique(return_inverse=True)
+                    some = keys_values if len(read) == len(traces) else [(k[read], v[read]) for k, v in keys_values]
                     most = max(len(tails[i]) for i in batch)
                     input_ids, mask = self._pad([[*[None] * (most - len(tails[i])), *tails[i]] for i in batch])
-                    yield batch, Branches(self.model, keys_values, trace, cut), input_ids, mask.bool()
+                    yield batch, Branches(self.model, some, trace, cut), input_ids, mask.bool()
 
     def _read(self, heads: list[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each layer, (traces, heads, tokens, dimension), of the padded traces."""

@@ -74,7 +74,7 @@ class MRTTrainer(GRPOTrainer):
         # Of the rows of the step in progress; empty where they start at the bare problem.
         self._starts: list[Start] = []
         self._prompt_ids: list[list[int]] | None = None
-        if any(reward_name(reward).startswith("mrt_") for reward in reward_funcs):
+        if self.credit != "none" or any(reward_name(reward).startswith("mrt_") for reward in reward_funcs):
             warm_up()
         super().__init__(model, reward_funcs, args, **kwargs)
         self.rollout_engine = rollout_engine(self) if self.credit != "none" else None
@@ -234,4 +234,5 @@ class MRTTrainer(GRPOTrainer):
 def _prepend(head: str, completion: str | list[dict]):
     if isinstance(completion, str):
         return head + completion
-    return [*completion[:-1], {**completion[-1], "content": head + completion_text(completion)}]
+    message = {key: value for key, value in completion[-1].items() if key != "reasoning_content"}
+    return [*completion[:-1], {**message, "content": head + completion_text(completion)}]

@@ -283,6 +283,12 @@ def test_the_pool_can_be_started_ahead(fresh, monkeypatch):
     assert grading_pool._pool is pool
 
 
+def test_a_slow_machine_gets_fewer_answers_done_at_a_time(fresh, monkeypatch):
+    monkeypatch.setattr(grading_pool, "CHUNK_LIMIT", 0.2)
+    monkeypatch.setattr(grading_pool, "_judge", lambda *question: time.sleep(0.06) or Outcome.RIGHT)
+    assert grading_pool._judge_all([("5", "5")] * 8) == [Outcome.RIGHT] * 2
+
+
 # --- Memory ---
 
 

@@ -74,6 +74,13 @@ def test_length_penalty_skips_what_cannot_be_judged():
     assert rewards == [None, pytest.approx(0.95)]
 
 
+def test_a_thinking_that_trl_has_taken_out_of_the_content_is_closed():
+    thinking, _, answer = RIGHT.partition("</think>")
+    message = {"role": "assistant", "reasoning_content": thinking, "content": answer}
+    assert mrt_accuracy([[message]], ["5"], thinking_opened=[True]) == [1.0]
+    assert mrt_accuracy([[message | {"reasoning_content": None}]], ["5"], thinking_opened=[True]) == [0.0]
+
+
 @pytest.mark.parametrize("reward", [mrt_accuracy, mrt_progress, mrt_length_penalty])
 def test_rewards_are_picklable_and_named(reward):
     assert pickle.loads(pickle.dumps(reward)) is reward

@@ -145,16 +145,29 @@ def test_an_engine_without_room_for_answers_is_left_to_the_rollouts(attached, ca
     assert ("vllm_max_model_length" if TRL_1 else "max_prompt_length") in caplog.text
 
 
-def test_answers_end_with_the_context(attached, branches):
+def test_answers_end_with_the_context(attached, branches, caplog):
     trainer, engine = attached()
     sampler = RolloutEngine(trainer)
-    longest = max(len(prompt.token_ids) for prompt in branches)
-    sampler.max_length = longest + 2
-    assert {len(ids) for group in sampler.sample(branches, 1, GREEDY) for ids in group} == {2}
-    assert engine.calls[-1][2] == 2
-    sampler.max_length = longest
-    with pytest.raises(ValueError, match=f"no room for an answer behind {longest} tokens"):
-        sampler.sample(branches, 1, GREEDY)
+    lengths = [prompt.length for prompt in branches]
+    assert lengths == [len(prompt.token_ids) for prompt in branches]
+    sampler.max_length = max(lengths) + 2
+    sampler.sample(branches, 1, GREEDY)
+    assert engine.calls[-1][2] == (2 if trainer.args.vllm_mode == "server" else 6)  # in process vLLM sees to it itself
+    assert not caplog.text
+    sampler.max_length = max(lengths)
+    first, second, third = sampler.sample(branches, 2, GREEDY)
+    assert third == [[], []]
+    assert all(first)
+    assert all(second)
+    assert "no room for an answer behind 1 of 3 prompts" in caplog.text
+
+
+def test_an_engine_that_measures_nothing_is_not_asked_for_room(attached, caplog):
+    trainer, _ = attached(context=42, mrt_estimator="likelihood", mrt_termination="answer")
+    assert rollout_engine(trainer) is not None  # fresh traces fit, and nothing is drawn behind them
+    trainer.credit, trainer.mrt_args.mrt_prefix = "mixed", "dataset"
+    assert rollout_engine(trainer) is None
+    assert not caplog.text
 
 
 def test_seeds_are_refused(attached, branches):

@@ -1,7 +1,11 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from conftest import tiny_model
+from transformers import MistralConfig, MistralForCausalLM
 
+from mrt_plugin.branching import Branches
 from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
 
 
@@ -95,6 +99,32 @@ def test_sliding_window_models_are_refused(tokenizer):
     model = tiny_model(tokenizer, use_sliding_window=True, sliding_window=4, max_window_layers=0)
     with pytest.raises(ValueError, match="full attention"):
         PolicySampler(model, tokenizer)
+
+
+def test_a_window_is_found_where_no_field_switches_it_on(tokenizer):
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    for window, refused in ((16, True), (64, False), (None, False)):
+        model = MistralForCausalLM(MistralConfig(**sizes, sliding_window=window))
+        with pytest.raises(ValueError, match="sliding_attention") if refused else nullcontext():
+            PolicySampler(model, tokenizer)
+
+
+def test_a_batch_holds_only_the_traces_that_it_branches_off(tokenizer, monkeypatch):
+    model = tiny_model(tokenizer)
+    traces = [[token] * 9 for token in (5, 6, 7)]
+    prompts = [Prompt(trace, cut, [8]) for trace in traces for cut in (3, 6, 9)]
+    whole = PolicySampler(model, tokenizer).sample(prompts, 2, GREEDY)
+    held = []
+
+    def spy(model, keys_values, *rows):
+        held.append(len(keys_values[0][0]))
+        return Branches(model, keys_values, *rows)
+
+    monkeypatch.setattr("mrt_plugin.sampling.Branches", spy)
+    monkeypatch.setattr("mrt_plugin.sampling.SCORED", 3 * 2 * 9)  # three prompts at a time
+    assert PolicySampler(model, tokenizer).sample(prompts, 2, GREEDY) == whole
+    assert held == [1, 1, 1]
 
 
 def test_rows_that_have_ended_leave_the_batch(tokenizer):

@@ -20,7 +20,7 @@ NEW_TOKENS = 24
 
 
 def seconds(sampler, trace_tokens: int, episodes: int, branches: int, rollouts: int) -> float:
-    """Of the branches of some rollouts, each cut after 0, ..., `episodes` of its episodes."""
+    """Of the branches off some rollouts, each with `episodes` + 1 prefixes, evenly spaced."""
     prompts = []
     for _ in range(rollouts):
         some, settings = requests(trace_tokens, episodes + 1, branches, NEW_TOKENS)
