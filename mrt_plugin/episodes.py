@@ -11,8 +11,10 @@ Left out on purpose: episodes of the backtracking setting (`Node k` labels), whi
 """
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 
 
 CUES = (
@@ -176,6 +178,14 @@ def token_boundaries(
         `list[int]`:
             For each offset the number of leading tokens before it, in 0..T.
     """
+    pieces = [_piece(tokenizer, token) for token in token_ids]
+    text = "".join(pieces)
+    if REPLACEMENT not in text and text == decode(tokenizer, token_ids):  # every token stands for itself
+        starts = [0, *accumulate(map(len, pieces))]
+        return [
+            min(bisect_left(starts, offset), len(pieces) if straddling else bisect_right(starts, offset) - 1)
+            for offset in offsets
+        ]
 
     def start(index: int) -> int:
         # Bytes of an unfinished character decode to replacement characters; some decoders then spoil its neighbours
@@ -197,6 +207,11 @@ def token_boundaries(
         low = bisect_left(range(len(token_ids)), True, lo=low, key=behind)
         boundaries.append(low)
     return boundaries
+
+
+@lru_cache(maxsize=2**18)
+def _piece(tokenizer, token: int) -> str:
+    return decode(tokenizer, [token])
 
 
 def decode(tokenizer, token_ids: Sequence[int]) -> str:

@@ -202,3 +202,14 @@ def test_without_straddling_tokens_a_boundary_holds_what_ends_before_it(tokenize
     for offset in range(1, len(TEXT) + 1):
         [cut] = token_boundaries(tokenizer, token_ids, [offset], straddling=False)
         assert cut == sum(begin < offset and end <= offset for begin, end in spans)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+@pytest.mark.parametrize("straddling", [True, False])
+def test_tokens_that_stand_for_themselves_are_cut_as_others_are(tokenizer, straddling, monkeypatch):
+    words = tokenizer("Try x = 2.\n\nNot 5.\n\nWait, it works.", add_special_tokens=False)["input_ids"]
+    token_ids = [*words[:6], tokenizer.eos_token_id, *words[6:], tokenizer.eos_token_id]  # which decodes to nothing
+    offsets = list(range(len(decode(tokenizer, token_ids)) + 1))
+    cuts = token_boundaries(tokenizer, token_ids, offsets, straddling)
+    monkeypatch.setattr("mrt_plugin.episodes._piece", lambda *given: "\N{REPLACEMENT CHARACTER}")
+    assert token_boundaries(tokenizer, token_ids, offsets, straddling) == cuts

@@ -66,5 +66,10 @@ def test_branches_come_from_the_updated_weights_in_one_call_a_step(tmp_path, tok
     branches = [Prompt(trace, cut, stop) for cut in (4, 12, len(trace))]
     with live_sampler(trainer) as sampler:
         drawn = sampler.sample(branches, 2, GREEDY)
+        short, long, too_long = sampler.sample([Prompt([7] * n) for n in (9, 250, 256)], 1, SamplingSettings(12))
     assert farthest_from_greedy(trainer.model.eval(), branches, drawn) < 1
     assert farthest_from_greedy(initial, branches, drawn) > 5
+    # An answer ends with the context of 256 tokens, and does not shorten the others.
+    assert len(short[0]) > 6 or short[0][-1] == tokenizer.eos_token_id
+    assert len(long[0]) <= 6
+    assert too_long == [[]]
