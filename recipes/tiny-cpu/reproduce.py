@@ -169,11 +169,9 @@ def fine_tune(setting: Setting, start: Path, out: Path, common: list, selection:
         recipe = ["--config", RECIPES / "star/data_mrt.yaml", "--seed", 1000 * iteration + setting.seed]
         data = ["--model_name_or_path", model, "--dataset_name", start / "problems", "--output_dir", rows]
         call(out / "log", "-m", "mrt_plugin.data.star", *recipe, *data, *sizes, *selection)
-        turns = load_dataset(
-            str(rows), split="train"
-        ).map(  # so that the problem is no target
-            lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
-        )
+        # In two columns, so that the problem is no target.
+        turns = load_dataset(str(rows), split="train")
+        turns = turns.map(lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]})
         turns.select_columns(["prompt", "completion"]).to_json(str(out / f"turns-{iteration}" / "train.jsonl"))
         data = ["--model_name_or_path", model, "--dataset_name", out / f"turns-{iteration}", "--output_dir", tuned]
         length = ["--max_steps", setting.steps // STAR_ITERATIONS]

@@ -102,15 +102,15 @@ def signed(estimate: Estimate) -> str:
 
 def main_table(results: Results) -> list[dict]:
     """Accuracy on test problems, beside the baseline's."""
-    base, start = (results.accuracy(method) for method in (BASELINE, START))
-    rows = []
+    start, rows = results.accuracy(START), []
     for method in results.methods:
         curve = results.accuracy(method)
         row = {"method": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at(TRAINED), curve))}
         row[f"at {BUDGETS[-1]} tokens"] = str(interval(at(BUDGETS[-1]), curve))
         if method != START:
             row["learning rate"] = f"{results.rates[method]:g}"
-        if method not in (START, BASELINE):
+        if method not in (START, BASELINE) and BASELINE in results.runs:
+            base = results.accuracy(BASELINE)
             row["less GRPO's"] = signed(interval(lambda a, b: at(TRAINED)(a) - at(TRAINED)(b), curve, base))
             for name, ratio in (("gain / GRPO's", gain_ratio), ("times fewer tokens", fewer_tokens)):
                 found = interval(ratio, curve, base, start)
@@ -122,11 +122,11 @@ def main_table(results: Results) -> list[dict]:
 def variants_table(results: Results) -> list[dict]:
     """Accuracy of variants of the chosen method, beside it and beside the baseline."""
     rows = []
-    for method in (CHOSEN, *(variant for variant in VARIANTS if variant in results.runs)):
+    for method in (one for one in (CHOSEN, *VARIANTS) if one in results.runs):
         curve = results.accuracy(method)
         row = {"credit": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at(TRAINED), curve))}
         for name, other in (("less the chosen", CHOSEN), ("less GRPO's", BASELINE)):
-            if other != method:
+            if other != method and other in results.runs:
                 of_other = results.accuracy(other)
                 row[name] = signed(interval(lambda a, b: at(TRAINED)(a) - at(TRAINED)(b), curve, of_other))
         rows.append(row)
