@@ -32,15 +32,15 @@ def test_a_trace_of_clues_answers_with_the_digits_it_found_last():
         problem = make_clues.make_problem(sums)
         digits = [
             "1" if sum(map(int, terms.split("+"))) % make_clues.MODULUS % 2 else "2"
-            for terms in re.findall(r"[ABCD]=([\d+]+)", problem["problem"])
+            for terms in re.findall(r"[ABC]=([\d+]+)", problem["problem"])
         ]
         assert problem["solution"] == "".join(digits)
         thinking, _, answer = make_clues.make_trace(sums, rng).partition(make_clues.FINAL_ANSWER)
-        found = dict(re.findall(r"So ([ABCD]): (\d)", thinking))
-        assert all(answer["ABCD".index(name)] == digit for name, digit in found.items())
+        found = dict(re.findall(r"So ([ABC]): (\d)", thinking))
+        assert all(answer["ABC".index(name)] == digit for name, digit in found.items())
         assert len(episode_spans(thinking)) == len(re.findall("So ", thinking))
-        right += answer[:4] == problem["solution"]
-    assert 40 < right < 160  # mediocre
+        right += answer[:3] == problem["solution"]
+    assert 60 < right < 180  # mediocre
 
 
 def test_variants_change_which_tokens_progress_falls_on():

@@ -3,7 +3,7 @@ A second task beside make_problems.py, of another structure: evidence adds up, a
 
     python recipes/tiny-cpu/make_clues.py --output runs/clues
 
-A problem names four sums modulo 7 and asks of each whether it is odd (1) or even (2); the answer is four digits.
+A problem names three sums modulo 7 and asks of each whether it is odd (1) or even (2); the answer is three digits.
 An episode works out one sum: the sum itself, its two steps, and the digit. Each right digit doubles the chance of the
 answer, so that success rises by degrees, where it jumps in make_problems.py; a sum that was got wrong takes the chance
 away, and working it out again can bring it back.
@@ -19,7 +19,7 @@ from pathlib import Path
 from make_problems import CUES, EOS, FINAL_ANSWER, write_task
 
 
-NAMES = "ABCD"  # with 160 tokens there is room for these four, and not for a fifth episode
+NAMES = "ABC"
 TERMS = 3  # of each sum; with two, the answer could be learned by heart
 MODULUS = 7
 PROBLEMS = {"train": 400, "validation": 50, "test": 100}

@@ -45,7 +45,7 @@ BUDGETS, TRAINED = [*range(40, 321, 20)], 160  # tokens
 
 TASKS = {  # what makes it, and steps of its warm start; with half as many, clues stays on a plateau
     "search": (["make_problems.py", "--validation", "50"], 600),
-    "clues": (["make_clues.py"], 2400),
+    "clues": (["make_clues.py"], 1200),
 }
 MIXED, TERMINATION, DENSE = (f"grpo/config_mrt{kind}.yaml" for kind in ("_mixed", "_termination", ""))
 EXACT = ["--mrt_estimator", "likelihood"]  # with one way to write an answer, its likelihood is J
