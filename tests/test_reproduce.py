@@ -117,6 +117,7 @@ def test_a_page_gets_its_tables_anew(tmp_path):
         (runs / f"{number}.json").write_text(json.dumps(one))
     page = tmp_path / "page.md"
     others = "".join(f"<!-- table {name} search --><!-- end -->" for name in results.TABLES if name != "accuracy")
+    others += "<!-- table sweep clues --><!-- end -->"
     page.write_text(f"Ours.\n<!-- table accuracy search -->old<!-- end -->\nMore.\n{others}")
     for _ in range(2):
         results.main(runs, page)
@@ -124,6 +125,7 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     assert text.startswith("Ours.\n")
     assert "\nMore.\n" in text
     assert "old" not in text
+    assert text.endswith("<!-- table sweep clues -->\n\nNot run yet.\n\n<!-- end -->")
     assert re.search(r"\| GRPO +\| 2 +\| 0.400 \[0.400, 0.400\] +\| 0.400 \[.*\] +\| 0.0002 ", text)
     assert re.search(r"shuffled +\| 1 +\| 0.500 .*\| \+0.100 \[.*\| -0.100 \[-0.100, -0.100\]", text)
     assert re.search(r"MRT dense +\| 1 +\| 0.600 .*\+0.200 \[\+0.200, \+0.200\] +\| 2.00 \[2.00, 2.00\]", text)

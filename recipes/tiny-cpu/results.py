@@ -248,7 +248,8 @@ def main(records: Path, page: Path) -> None:
 
     def table(match: re.Match) -> str:
         name, task = match[1], match[2]
-        return f"<!-- table {name} {task} -->\n\n{markdown(TABLES[name](tasks[task]))}\n\n<!-- end -->"
+        rows = TABLES[name](tasks[task]) if task in tasks else []
+        return f"<!-- table {name} {task} -->\n\n{markdown(rows) if rows else 'Not run yet.'}\n\n<!-- end -->"
 
     page.write_text(re.sub(r"<!-- table (\w+) (\w+) -->.*?<!-- end -->", table, text, flags=re.S))
     for task, results in tasks.items():
