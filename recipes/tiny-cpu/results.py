@@ -219,9 +219,9 @@ def draw_behaviour(results: Results, figure) -> None:
     for method, look in looks(results):
         runs = results.runs[method]
         if (learned := learning_curve(results, method)) is not None:
-            lengths.plot(learned[:, 0], learned[:, 3], label=method, **look)
+            lengths.plot(learned[:, 0], learned[:, 3], **look)
         counts = np.sum([run["progress"] for run in runs], axis=0)
-        gains.plot(np.arange(-10, 11) / 10, counts / counts.sum(), **look)
+        gains.plot(np.arange(-10, 11) / 10, counts / counts.sum(), label=method, **look)
     lengths.set(xlabel="updates", ylabel="mean tokens, validation problems")
     gains.set(xlabel="progress of an episode", ylabel="share of episodes")
     gains.set_yscale("symlog", linthresh=0.01)

@@ -1,11 +1,11 @@
 r"""What the progress signal costs, beside what a user would do otherwise.
 
-    make bench                                  # all parts, about an hour
+    make bench                                  # all parts, about half an hour
     .venv/bin/python tests/bench grading        # one of them; the tables of the others stay as they were
 
 Prints tables, and writes them to runs/bench as Markdown and JSON. Times are noisy; read the ratios. Peers are called
 through their public functions, in the same run. What needs more is measured where it is there: vLLM in `.venv-vllm`,
-Open-R1 in `.venv-open-r1`, the estimators on the models of `make demo` and `make smoke`.
+Open-R1 in `.venv-open-r1`, the estimators on the models of `make demo` and `make smoke`; make these first.
 """
 
 import json
