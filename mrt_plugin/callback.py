@@ -11,8 +11,9 @@ from transformers import TrainerCallback
 
 from .analysis.regret import regret_at, roll_out
 from .meta_prover import Measurement
+from .policy_sampler import PolicySampler
 from .progress import progress
-from .sampling import PolicySampler, SamplingSettings
+from .sampling import SamplingSettings
 from .upstream import generating_policy, text_tokenizer
 
 

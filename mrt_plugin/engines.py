@@ -1,7 +1,7 @@
 r"""Engines behind the sampler's seam, beside the policy in this process: vLLM, and OpenAI-style servers.
 
 Prompts go out in token ids, and token ids come back. Left out: chat endpoints, which would render and tokenise anew,
-and log-probabilities, so the `likelihood` estimator needs [`~mrt_plugin.sampling.PolicySampler`].
+and log-probabilities, so the `likelihood` estimator needs [`~mrt_plugin.policy_sampler.PolicySampler`].
 """
 
 import asyncio
@@ -13,7 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from trl import ModelConfig
 
-from .sampling import PolicySampler, Prompt, Sampler, SamplingSettings
+from .policy_sampler import PolicySampler
+from .sampling import Prompt, Sampler, SamplingSettings
 from .traces import tokenize
 from .upstream import TRL_1
 

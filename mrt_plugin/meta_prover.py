@@ -89,7 +89,7 @@ class MetaProver:
 
     Args:
         sampler ([`~mrt_plugin.sampling.Sampler`]):
-            The policy. `likelihood` needs one that can score, such as [`~mrt_plugin.sampling.PolicySampler`].
+            The policy. `likelihood` needs one that can score, such as [`~mrt_plugin.policy_sampler.PolicySampler`].
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         termination (`str`, *optional*, defaults to `"explain"`):

@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from .sampling import PolicySampler, Prompt, Sampler, SamplingSettings
+from .policy_sampler import PolicySampler
+from .sampling import Prompt, Sampler, SamplingSettings
 from .upstream import TRL_1, generating_policy, text_tokenizer
 
 

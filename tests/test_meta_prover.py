@@ -6,7 +6,8 @@ from tokenizers import AddedToken
 
 from mrt_plugin.episodes import decode
 from mrt_plugin.meta_prover import TERMINATIONS, MetaProver, bare_answer
-from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.policy_sampler import PolicySampler
+from mrt_plugin.sampling import Prompt, SamplingSettings
 from mrt_plugin.traces import Trace, opening_ids, segment, stop_after, tokenize
 
 

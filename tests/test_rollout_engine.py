@@ -8,8 +8,9 @@ from accelerate import debug_launcher
 from conftest import tiny_model
 from test_trainer import ScriptedSampler, build, scripted, step_inputs  # noqa: F401 (a fixture)
 
+from mrt_plugin.policy_sampler import PolicySampler
 from mrt_plugin.rollout_engine import RolloutEngine, live_sampler, rollout_engine
-from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.sampling import Prompt, SamplingSettings
 from mrt_plugin.traces import tokenize
 from mrt_plugin.upstream import TRL_1
 

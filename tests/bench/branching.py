@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.policy_sampler import PolicySampler
+from mrt_plugin.sampling import Prompt, SamplingSettings
 
 
 MODEL = {  # the shape of SmolLM2-135M, with random weights: the work is the same, the text is not

@@ -13,7 +13,8 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mrt_plugin.meta_prover import MetaProver
-from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.policy_sampler import PolicySampler
+from mrt_plugin.sampling import Prompt, SamplingSettings
 from mrt_plugin.traces import segment, tokenize
 
 

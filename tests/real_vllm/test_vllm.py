@@ -14,8 +14,9 @@ from datasets import Dataset
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.engines import ServerSampler, VLLMSampler
 from mrt_plugin.meta_prover import MetaProver
+from mrt_plugin.policy_sampler import PolicySampler
 from mrt_plugin.rollout_engine import live_sampler
-from mrt_plugin.sampling import PolicySampler, Prompt, SamplingSettings
+from mrt_plugin.sampling import Prompt, SamplingSettings
 from mrt_plugin.traces import segment, tokenize
 
 

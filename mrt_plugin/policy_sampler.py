@@ -1,0 +1,238 @@
+r"""The sampler in this process: a transformers model, the one being trained for instance.
+
+It reads every trace once and lets all prompts that branch off it share the keys and values. Left out: a paged cache,
+and models whose attention does not see the whole context.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from transformers import DynamicCache, TopPLogitsWarper
+
+from .branching import Branches
+from .sampling import Prompt, SamplingSettings
+
+
+SCORED = 2**22
+"""Bound on the pairs of query and key, for each head, whose scores are held at once."""
+
+
+class PolicySampler:
+    """
+    Samples from, and scores with, a causal language model of transformers in this process.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            Model with full attention in every layer.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Its tokenizer, for the padding and end-of-sequence tokens.
+        max_batch_tokens (`int`, *optional*, defaults to `65536`):
+            Bound on the tokens, rows times width, whose keys and values are held at once for the traces, and as
+            many again for what branches add to them. A single sequence may exceed it.
+
+    Raises:
+        `ValueError`: If a layer of the model does not attend to the whole context, or if its attention cannot be
+            exchanged (transformers' `AttentionInterface`).
+
+    Example:
+    ```python
+    >>> from types import SimpleNamespace
+    >>> from transformers import Qwen2Config, Qwen2ForCausalLM
+    >>> sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    >>> model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_attention_heads=2, num_key_value_heads=2))
+    >>> sampler = PolicySampler(model, SimpleNamespace(pad_token_id=0, eos_token_id=1))
+    >>> trace = [5, 6, 7, 8]
+    >>> prompts = [Prompt(trace, cut=2, suffix=[9]), Prompt(trace, suffix=[9])]  # the trace is read once
+    >>> completions = sampler.sample(prompts, n=3, settings=SamplingSettings(max_new_tokens=4, seed=0))
+    >>> [len(group) for group in completions]
+    [3, 3]
+
+    ```
+    """
+
+    def __init__(self, model, tokenizer, max_batch_tokens: int = 2**16):
+        config = model.config.get_text_config()
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+        slides = window is not None and window < config.max_position_embeddings
+        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if slides else "full_attention"])
+        if kinds != {"full_attention"}:
+            raise ValueError(
+                f"{type(model).__name__} has {sorted(kinds)} layers; branching in this process needs full "
+                "attention in all of them."
+            )
+        if not getattr(model, "_supports_attention_backend", False):
+            raise ValueError(
+                f"{type(model).__name__} does not look its attention up in transformers' AttentionInterface, which "
+                "branching in this process needs. Sample with vLLM or a server instead."
+            )
+        self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
+        self.max_length = getattr(config, "max_position_embeddings", None)
+        eos = model.generation_config.eos_token_id
+        self.eos_token_ids = {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or [])} - {None}
+        self.pad_token_id = next(
+            token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None
+        )
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
+        """
+        Writes `n` completions for each prompt.
+
+        Args:
+            prompts (`Sequence[Prompt]`):
+                N prompts, none of them empty.
+            n (`int`):
+                Completions for each prompt.
+            settings ([`SamplingSettings`]):
+                How to sample.
+
+        Returns:
+            `list[list[list[int]]]`:
+                N lists of `n` completions, each a list of token ids up to and including the end-of-sequence token.
+        """
+        completions: list[list[list[int]]] = [[] for _ in prompts]
+        with _seeded(settings.seed, self.model.device):
+            for batch, branches, input_ids, mask in self._batches(prompts, [()] * len(prompts), n, settings):
+                logits = branches.forward(input_ids, mask, logits_to_keep=1)[:, -1]
+                rows = torch.arange(len(batch), device=logits.device).repeat_interleave(n)
+                branches.select(rows)
+                written = iter(self._write(branches, logits[rows], settings))
+                for index in batch:
+                    completions[index] = [next(written) for _ in range(n)]
+        return completions
+
+    def _write(self, branches: Branches, logits: torch.Tensor, settings: SamplingSettings) -> list[list[int]]:
+        """Continues every row, token by token; rows that have ended leave the batch."""
+        written: list[list[int]] = [[] for _ in logits]
+        rows = torch.arange(len(logits), device=logits.device)
+        for left in reversed(range(settings.max_new_tokens)):
+            tokens = _choose(logits, settings)
+            for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+                written[row].append(token)
+            goes_on = torch.tensor([token not in self.eos_token_ids for token in tokens.tolist()], device=rows.device)
+            if left == 0 or not goes_on.any():
+                break
+            if not goes_on.all():
+                rows, tokens = rows[goes_on], tokens[goes_on]
+                branches.select(goes_on.nonzero()[:, 0])
+            logits = branches.forward(tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.bool), 1)[:, -1]
+        return written
+
+    @torch.no_grad()
+    def score(self, prompts: Sequence[Prompt], targets: Sequence[Sequence[int]]) -> list[float]:
+        """
+        Log-probability of a given continuation of each prompt, in nats, from one teacher-forced pass.
+
+        Args:
+            prompts (`Sequence[Prompt]`):
+                N prompts, none of them empty.
+            targets (`Sequence[Sequence[int]]`):
+                N continuations, as token ids.
+
+        Returns:
+            `list[float]`:
+                N sums of the log-probabilities of the target tokens, at temperature 1.
+        """
+        scores = [0.0] * len(prompts)
+        settings = SamplingSettings(max_new_tokens=0)
+        for batch, branches, input_ids, mask in self._batches(prompts, targets, 1, settings):
+            longest = max(len(targets[index]) for index in batch)
+            logits = branches.forward(input_ids, mask, logits_to_keep=longest + 1)[:, :-1].float()
+            log_probabilities = logits.log_softmax(-1).gather(-1, input_ids[:, -longest:, None])[..., 0]
+            for row, index in enumerate(batch):
+                scores[index] = log_probabilities[row, longest - len(targets[index]) :].sum().item()
+        return scores
+
+    def _batches(
+        self, prompts, targets, n: int, settings: SamplingSettings
+    ) -> Iterator[tuple[list[int], Branches, torch.Tensor, torch.Tensor]]:
+        """Yields indices of prompts, the branches they are, and what each is to read: its suffix and its target."""
+        branching: dict[int, list[int]] = {}  # trace -> its prompts
+        for index, prompt in enumerate(prompts):
+            branching.setdefault(id(prompt.trace), []).append(index)
+        # The model has to read at least one token to say what comes next: where nothing follows the cut, the last one.
+        heads = [prompt.trace[: prompt.cut] for prompt in prompts]
+        tails = [[*prompt.suffix, *target] for prompt, target in zip(prompts, targets, strict=True)]
+        for index, tail in enumerate(tails):
+            if len(tail) == len(targets[index]):
+                if not heads[index]:
+                    raise ValueError(f"Prompt {index} is empty.")
+                heads[index], tails[index] = heads[index][:-1], [heads[index][-1], *tail]
+
+        longest = {trace: max(indices, key=lambda i: len(heads[i])) for trace, indices in branching.items()}
+        device = self.model.device
+        for traces in _chunks(list(branching), lambda trace: len(heads[longest[trace]]), self.max_batch_tokens):
+            keys_values = self._read([heads[longest[trace]] for trace in traces])
+            row_of = {index: row for row, trace in enumerate(traces) for index in branching[trace]}
+            width = max(len(heads[index]) for index in row_of)
+            tokens = {i: n * (len(tails[i]) + settings.max_new_tokens) for i in row_of}
+            scored = {i: max(n, len(tails[i])) * width for i in row_of}
+            for rows in _chunks(list(row_of), tokens.get, self.max_batch_tokens):
+                for batch in _chunks(rows, scored.get, SCORED):
+                    trace = torch.tensor([row_of[i] for i in batch], device=device)
+                    cut = torch.tensor([len(heads[i]) for i in batch], device=device)
+                    read, trace = trace.unique(return_inverse=True)
+                    some = keys_values if len(read) == len(traces) else [(k[read], v[read]) for k, v in keys_values]
+                    most = max(len(tails[i]) for i in batch)
+                    input_ids, mask = self._pad([[*[None] * (most - len(tails[i])), *tails[i]] for i in batch])
+                    yield batch, Branches(self.model, some, trace, cut), input_ids, mask.bool()
+
+    def _read(self, heads: list[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of each layer, (traces, heads, tokens, dimension), of the padded traces."""
+        width = max(map(len, heads))
+        if width == 0:
+            return []
+        input_ids, _ = self._pad([[*head, *[None] * (width - len(head))] for head in heads])
+        # Without a mask: no token sees the padding, which is on its right, and branches are cut before it. Logits of
+        # all tokens would dwarf the rest.
+        cache = self.model(
+            input_ids=input_ids,
+            past_key_values=DynamicCache(),
+            use_cache=True,
+            logits_to_keep=1,
+        ).past_key_values
+        return [(layer[0], layer[1]) for layer in cache]
+
+    def _pad(self, rows: list[list[int | None]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask, (rows, width); `None` stands for padding."""
+        ids = torch.tensor(
+            [[-1 if token is None else token for token in row] for row in rows], device=self.model.device
+        )
+        mask = ids >= 0
+        return ids.masked_fill(~mask, self.pad_token_id), mask.long()
+
+
+def _choose(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
+    """The next token of each row."""
+    if settings.temperature == 0:
+        return logits.argmax(-1)
+    scores = logits.float() / settings.temperature
+    if settings.top_p < 1:
+        scores = TopPLogitsWarper(settings.top_p)(None, scores)
+    return torch.multinomial(scores.softmax(-1), 1)[:, 0]
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Seeds torch within the block and restores its generators afterwards; does nothing without a seed."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _chunks(items: list, size, budget: int) -> Iterator[list]:
+    """Splits items, longest first, into chunks of which (number of items) x (largest size) stays within the budget."""
+    chunk: list = []
+    largest = 0
+    for item in sorted(items, key=size, reverse=True):
+        largest = largest or size(item)
+        if chunk and (len(chunk) + 1) * largest > budget:
+            yield chunk
+            chunk, largest = [], size(item)
+        chunk.append(item)
+    if chunk:
+        yield chunk
