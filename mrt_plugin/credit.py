@@ -129,6 +129,11 @@ def reward_name(reward: str | Callable) -> str:
     return getattr(reward, "__name__", str(reward))
 
 
+def grades(credit: str, reward_funcs: list) -> bool:
+    """Whether answers are graded, for which the data needs solutions."""
+    return credit != "none" or any(reward_name(reward).startswith("mrt_") for reward in reward_funcs)
+
+
 def credit_mode(mrt_args: MRTArguments, reward_funcs: list) -> str:
     """The credit mode, with `auto` resolved: `dense` if `mrt_progress` is among the rewards, else plain GRPO."""
     named = "mrt_progress" in map(reward_name, reward_funcs)
@@ -203,8 +208,7 @@ def check_combination(
                     "temperature and top_p alone, so they would come from another policy. Leave it out."
                 )
     columns = getattr(trainer_kwargs.get("train_dataset"), "column_names", None)
-    ours = any(reward_name(reward).startswith("mrt_") for reward in reward_funcs)
-    needed = ["solution"] * (credit != "none" or ours) + ["prefix", "prefix_success"] * (prefix == "dataset")
+    needed = ["solution"] * grades(credit, reward_funcs) + ["prefix", "prefix_success"] * (prefix == "dataset")
     missing = [column for column in needed if columns is not None and column not in columns]
     if missing:
         raise ValueError(

@@ -29,6 +29,10 @@ class Trace:
     solution: str
     ends: list[int] = field(default_factory=list)
 
+    def __post_init__(self):
+        if not self.ends:
+            object.__setattr__(self, "ends", self.cuts)
+
     @property
     def episodes(self) -> int:
         return len(self.cuts) - 1
@@ -99,7 +103,7 @@ def stop_after(tokenizer, trace: Trace, episodes: int, text: str) -> tuple[int, 
     cut = trace.cuts[episodes]
     if not text.startswith("\n"):
         return cut, tokenize(tokenizer, text)
-    end = (trace.ends or trace.cuts)[episodes]
+    end = trace.ends[episodes]
     half = decode(tokenizer, trace.token_ids[end:cut]).rstrip()  # of a token that holds a full stop and the line break
     return end, tokenize(tokenizer, half + text)
 

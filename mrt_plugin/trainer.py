@@ -19,7 +19,7 @@ from accelerate.utils import gather_object
 
 from .arguments import MRTArguments, MRTConfig
 from .callback import MRTCallback, step_metrics
-from .credit import Start, dense_credit, prepare, reward_name, termination_credit
+from .credit import Start, dense_credit, grades, prepare, termination_credit
 from .episodes import CLOSE, decode
 from .grading_pool import warm_up
 from .meta_prover import MetaProver, check_termination, meta_prover
@@ -74,7 +74,7 @@ class MRTTrainer(GRPOTrainer):
         # Of the rows of the step in progress; empty where they start at the bare problem.
         self._starts: list[Start] = []
         self._prompt_ids: list[list[int]] | None = None
-        if self.credit != "none" or any(reward_name(reward).startswith("mrt_") for reward in reward_funcs):
+        if grades(self.credit, reward_funcs):
             warm_up()
         super().__init__(model, reward_funcs, args, **kwargs)
         self.rollout_engine = rollout_engine(self) if self.credit != "none" else None
@@ -223,10 +223,7 @@ class MRTTrainer(GRPOTrainer):
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
         for row, measurement in zip(thinks, self._measure([traces[row] for row in thinks]), strict=True):
             success[row] = measurement.success_probability
-        ends = [
-            [end - length for end in trace.ends or trace.cuts]
-            for trace, length in zip(traces, prompt_lengths, strict=True)
-        ]
+        ends = [[end - length for end in trace.ends] for trace, length in zip(traces, prompt_lengths, strict=True)]
         credit = torch.from_numpy(dense_credit(ends, success, output["completion_ids"].shape[1]))
         return output["advantages"][:, None] + self.mrt_args.mrt_alpha * credit.to(output["advantages"])
 

@@ -1,13 +1,13 @@
 """
 Variants of dense credit, to see what of it matters. Each is a recipe of `mrt grpo` with one function exchanged.
 
-    python recipes/tiny-cpu/ablations.py shuffled --config recipes/tiny-cpu/grpo/config_mrt.yaml
+    python recipes/tiny-cpu/ablations.py --variant shuffled --config recipes/tiny-cpu/grpo/config_mrt.yaml
 
 Variants take what [`~mrt_plugin.credit.dense_credit`] takes, for rows in groups of `GROUP`, and return as it does the
 credit of every token. Variants that are a field of the recipe (`mrt_samples`, `reward_weights`, ...) are not here.
 """
 
-import sys
+import argparse
 from functools import partial
 
 import numpy as np
@@ -79,8 +79,8 @@ VARIANTS = {
 
 
 if __name__ == "__main__":
-    name, *arguments = sys.argv[1:] or [""]
-    if name not in VARIANTS:
-        sys.exit(f"usage: ablations.py {{{','.join(VARIANTS)}}} --config RECIPE [--field value ...]")
-    mrt_plugin.trainer.dense_credit = VARIANTS[name]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--variant", choices=VARIANTS, required=True)
+    chosen, arguments = parser.parse_known_args()
+    mrt_plugin.trainer.dense_credit = VARIANTS[chosen.variant]
     grpo.run(arguments)

@@ -79,14 +79,7 @@ def make_trace(sums: Sums, rng: random.Random) -> str:
 def main(output: Path, seed: int) -> None:
     rng = random.Random(seed)
     sums = {split: [make_sums(rng) for _ in range(count)] for split, count in PROBLEMS.items()}
-    problems = {split: [make_problem(one) for one in some] for split, some in sums.items()}
-    traced = [
-        (row, make_trace(one, rng))
-        for row, one in zip(problems["train"], sums["train"], strict=True)
-        for _ in range(TRACES_PER_PROBLEM)
-    ]
-    rng.shuffle(traced)
-    write_task(output, problems, traced, seed)
+    write_task(output, seed, rng, sums, make_problem, make_trace, TRACES_PER_PROBLEM)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ as a text only: its twin with b and c exchanged may be among the training proble
 import argparse
 import json
 import random
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -54,8 +55,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_problem(a: int, b: int, c: int) -> dict:
-    """One row of `problems`. `a` must not be a multiple of `MODULUS`."""
+Coefficients = tuple[int, int, int]  # a, b and c; a is not a multiple of MODULUS
+
+
+def make_problem(coefficients: Coefficients) -> dict:
+    """One row of `problems`."""
+    a, b, c = coefficients
     problem = f"Find x with {a}*x+{b}+{c}=0 (mod {MODULUS})."
     solution = next(x for x in range(MODULUS) if (a * x + b + c) % MODULUS == 0)
     return {"problem": problem, "solution": str(solution)}
@@ -70,8 +75,9 @@ def make_attempt(opening: str, x: int, a: int, b: int, c: int) -> str:
     return f"{opening} x={x}.\n\n{a}*{x}={multiple}.\n\n{multiple}+{b}={partial}, {partial}+{c}={total} ({verdict})."
 
 
-def make_trace(a: int, b: int, c: int, rng: random.Random) -> str:
+def make_trace(coefficients: Coefficients, rng: random.Random) -> str:
     """One warm-start completion: a mediocre search, then the value it found or a guess among the untried ones."""
+    a, b, c = coefficients
     attempts, failed, untried, found = [], [], list(range(MODULUS)), None
     rng.shuffle(untried)
     while found is None and len(attempts) < MAX_ATTEMPTS and rng.random() >= GIVE_UP:
@@ -162,10 +168,25 @@ def write_rows(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def write_task(output: Path, problems: dict[str, list[dict]], traced: list[tuple[dict, str]], seed: int) -> None:
-    """Writes a task from its problems, by split, and its warm-start traces: pairs of a problem and a completion."""
+def write_task(
+    output: Path,
+    seed: int,
+    rng: random.Random,
+    drawn: dict[str, list],
+    problem: Callable,
+    trace: Callable,
+    traces: int,
+) -> None:
+    """
+    Writes a task: what was drawn for each split becomes a row by `problem`, and of those for training also as many
+    completions for the warm start by `trace`.
+    """
+    problems = {split: [problem(one) for one in some] for split, some in drawn.items()}
     for split, rows in problems.items():
         write_rows(output / "problems" / f"{split}.jsonl", rows)
+    pairs = zip(problems["train"], drawn["train"], strict=True)
+    traced = [(row, trace(one, rng)) for row, one in pairs for _ in range(traces)]
+    rng.shuffle(traced)
     tokenizer = make_tokenizer([row["problem"] + "\n" + completion for row, completion in traced])
     rows = []
     for row, completion in traced:
@@ -184,14 +205,7 @@ def main(output: Path, seed: int, validation: int) -> None:
     test, coefficients = coefficients[:TEST_PROBLEMS], coefficients[TEST_PROBLEMS:]
     held_out, train = coefficients[:validation], coefficients[validation:]
     splits = {"train": train, "test": test} | ({"validation": held_out} if validation else {})
-    problems = {split: [make_problem(*abc) for abc in some] for split, some in splits.items()}
-    traced = [
-        (row, make_trace(*abc, rng))
-        for row, abc in zip(problems["train"], train, strict=True)
-        for _ in range(TRACES_PER_PROBLEM)
-    ]
-    rng.shuffle(traced)
-    write_task(output, problems, traced, seed)
+    write_task(output, seed, rng, splits, make_problem, make_trace, TRACES_PER_PROBLEM)
 
 
 if __name__ == "__main__":

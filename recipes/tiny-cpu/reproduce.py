@@ -142,11 +142,7 @@ def prepare(task: str, start: Path, scratch: Path) -> None:
 
 def train(setting: Setting, start: Path, out: Path) -> None:
     recipe, *options = setting.arguments
-    script = ["-m", "mrt_plugin.grpo"]
-    if "--variant" in options:
-        position = options.index("--variant")
-        script = [RECIPES / "ablations.py", options[position + 1]]
-        del options[position : position + 2]
+    script = [RECIPES / "ablations.py"] if "--variant" in options else ["-m", "mrt_plugin.grpo"]
     common = ["--config", RECIPES / recipe, "--learning_rate", setting.learning_rate, "--seed", setting.seed]
     if recipe.startswith("sft"):
         fine_tune(setting, start, out, common, options)

@@ -96,8 +96,10 @@ def fewer_tokens(curve, baseline, start) -> float:
     return tokens[1] / tokens[0]
 
 
-def signed(estimate: Estimate) -> str:
-    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+def ahead(curve: np.ndarray, other: np.ndarray) -> str:
+    """By how much one is more accurate than the other, within the budget of training."""
+    found = interval(lambda a, b: at(TRAINED)(a) - at(TRAINED)(b), curve, other)
+    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def main_table(results: Results) -> list[dict]:
@@ -111,7 +113,7 @@ def main_table(results: Results) -> list[dict]:
             row["learning rate"] = f"{results.rates[method]:g}"
         if method not in (START, BASELINE) and BASELINE in results.runs:
             base = results.accuracy(BASELINE)
-            row["less GRPO's"] = signed(interval(lambda a, b: at(TRAINED)(a) - at(TRAINED)(b), curve, base))
+            row["less GRPO's"] = ahead(curve, base)
             for name, ratio in (("gain / GRPO's", gain_ratio), ("times fewer tokens", fewer_tokens)):
                 found = interval(ratio, curve, base, start)
                 row[name] = f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
@@ -127,8 +129,7 @@ def variants_table(results: Results) -> list[dict]:
         row = {"credit": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at(TRAINED), curve))}
         for name, other in (("less the chosen", CHOSEN), ("less GRPO's", BASELINE)):
             if other != method and other in results.runs:
-                of_other = results.accuracy(other)
-                row[name] = signed(interval(lambda a, b: at(TRAINED)(a) - at(TRAINED)(b), curve, of_other))
+                row[name] = ahead(curve, results.accuracy(other))
         rows.append(row)
     return rows
 
@@ -143,7 +144,7 @@ def behaviour_table(results: Results) -> list[dict]:
             row[f"regret@{budget}"] = str(interval(float, np.array([run["regret"][budget] for run in runs])))
         row["episodes"] = f"{np.mean([run['episodes'] for run in runs]):.1f}"
         row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in ("idle", "cut")}
-        if all("training_tokens" in run for run in runs) and runs[0].get("curve"):
+        if all("training_tokens" in run for run in runs):
             for kind in ("drawn", "scored"):
                 row[f"{kind} in training"] = f"{np.mean([run['training_tokens'][kind] for run in runs]) / 1e6:.2f} M"
         rows.append(row)
