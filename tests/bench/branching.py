@@ -7,12 +7,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from mrt_plugin.policy_sampler import PolicySampler
 from mrt_plugin.sampling import Prompt, SamplingSettings
@@ -32,7 +33,9 @@ MODEL = {  # the shape of SmolLM2-135M, with random weights: the work is the sam
 OURS = "one trace read once (ours)"
 ONE_BATCH = "generate, all full prefixes in one batch"
 BATCHES = "generate, a batch for each prefix"
+STATIC = "generate, a batch for each prefix, static cache"
 ONE_BY_ONE = "generate, one prompt at a time"
+CONTINUOUS = "generate_batch (continuous batching, paged cache)"
 DECODING = "generate, without any prefix (decoding alone)"
 READING = "one pass over the trace (reading alone)"
 GOALS = {ONE_BATCH: 10, BATCHES: 4, DECODING: 1 / 1.2}  # how many times slower than ours each is to be at least
@@ -40,7 +43,7 @@ VLLM_GOALS = {"vLLM, prefix caching": 1 / 1.5}
 SIZES = [  # the trace and its prefixes, and what they are compared with: the others would take 20 GiB, or half an hour
     (
         {"trace_tokens": 500, "prefixes": 4, "branches": 4, "new_tokens": 48},
-        [ONE_BATCH, BATCHES, ONE_BY_ONE, DECODING, READING],
+        [ONE_BATCH, BATCHES, STATIC, ONE_BY_ONE, CONTINUOUS, DECODING, READING],
     ),
     (
         {"trace_tokens": 1500, "prefixes": 10, "branches": 4, "new_tokens": 48},
@@ -84,16 +87,23 @@ def cases(sizes: dict[str, int]) -> dict[str, Callable]:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         return model.generate(ids, attention_mask=mask, **naive)
 
-    def batch_for_each_prefix():
+    def batch_for_each_prefix(**cache):
         for prompt in prompts:
             ids = torch.tensor([prompt.token_ids])
-            model.generate(ids, attention_mask=torch.ones_like(ids), num_return_sequences=branches, **naive)
+            model.generate(ids, attention_mask=torch.ones_like(ids), num_return_sequences=branches, **naive, **cache)
 
     def one_by_one():
         for prompt in prompts:
             ids = torch.tensor([prompt.token_ids])
             for _ in range(branches):
                 model.generate(ids, attention_mask=torch.ones_like(ids), **naive)
+
+    def continuous_batching():
+        rows = [prompt.token_ids for prompt in prompts for _ in range(branches)]
+        settings = GenerationConfig(
+            max_new_tokens=new_tokens, do_sample=True, top_k=0, eos_token_id=-1, pad_token_id=0
+        )
+        return model.generate_batch(inputs=rows, generation_config=settings, progress_bar=False)
 
     def decoding_alone():
         ids = torch.full((len(prompts) * branches, 1), 5)
@@ -107,7 +117,9 @@ def cases(sizes: dict[str, int]) -> dict[str, Callable]:
         OURS: lambda: sampler.sample(prompts, branches, settings),
         ONE_BATCH: one_batch,
         BATCHES: batch_for_each_prefix,
+        STATIC: partial(batch_for_each_prefix, cache_implementation="static"),
         ONE_BY_ONE: one_by_one,
+        CONTINUOUS: continuous_batching,
         DECODING: decoding_alone,
         READING: reading_alone,
     }
