@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Data builders and measurements with a real language model (135 million parameters) on a CPU, without any hub.
 #
-#     make smoke        about ten minutes on two CPU cores
+#     make smoke        about twelve minutes on two CPU cores
 #
 # What is built is not built again; remove runs/smoke to start over.
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # MRT on a laptop, from nothing: no GPU, no model hub, no data hub. Read it from top to bottom; it is the whole story.
 #
-#     make demo         about ten minutes on two CPU cores
+#     make demo         about a quarter of an hour on two CPU cores
 #     make demo-fast    the same stages in about two minutes, too short for the model to learn
 #
 # A stage whose result is there is not done again; remove runs/demo to start over.
