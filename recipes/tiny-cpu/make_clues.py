@@ -3,7 +3,8 @@ A second task beside make_problems.py, of another structure: evidence adds up, a
 
     python recipes/tiny-cpu/make_clues.py --output runs/clues
 
-A problem names three sums modulo 7 and asks of each whether it is odd (1) or even (2); the answer is three digits.
+A problem names two to five sums modulo 7 and asks of each whether it is odd (1) or even (2); the answer is a digit for
+each. The short ones help the model to learn the sums at all: with four sums in all problems, it did not.
 An episode works out one sum: the sum itself, its two steps, and the digit. Each right digit doubles the chance of the
 answer, so that success rises by degrees, where it jumps in make_problems.py; a sum that was got wrong takes the chance
 away, and working it out again can bring it back.
@@ -19,7 +20,8 @@ from pathlib import Path
 from make_problems import CUES, EOS, FINAL_ANSWER, write_task
 
 
-NAMES = "ABC"
+NAMES = "ABCDE"
+FEWEST = 2  # sums of a problem
 TERMS = 3  # of each sum; with two, the answer could be learned by heart
 MODULUS = 7
 PROBLEMS = {"train": 400, "validation": 50, "test": 100}
@@ -29,13 +31,14 @@ SLIP = 0.15  # a sum is got wrong, so that its digit is
 REPEAT = 0.3  # an episode works out a sum that is known, while others are not
 GIVE_UP = 0.12  # a trace stops thinking before it knows all sums
 IDLE = 0.5  # with all sums known, a trace works one of them out again
-MAX_EPISODES = 7
+MAX_EPISODES = 9
 
 Sums = dict[str, list[int]]
 
 
 def make_sums(rng: random.Random) -> Sums:
-    return {name: [rng.randrange(MODULUS) for _ in range(TERMS)] for name in NAMES}
+    names = NAMES[: rng.randint(FEWEST, len(NAMES))]
+    return {name: [rng.randrange(MODULUS) for _ in range(TERMS)] for name in names}
 
 
 def digit(total: int) -> str:

@@ -7,8 +7,9 @@ A problem asks for the x with a*x + b + c = 0 (mod 7), and is solved by trying v
 three paragraphs: the value, its product with a, and the sums, which end in 0 if and only if the value is right. The
 products and sums modulo 7 are small tables, which a tiny model learns in two minutes. It is shown no way to the answer
 other than trying: in the traces, neither the values tried nor the guesses make use of the solution. The traces search
-badly on purpose, in ways that reinforcement learning can unlearn: they try values that have failed already, check the
-solution again after it was found, and give up and guess. The rates are the constants below.
+badly on purpose, in ways that reinforcement learning can unlearn: they go on to the next value at times, but mostly to
+any, so that they try what has failed already; they check the solution again after it was found; they give up and guess.
+The rates are the constants below.
 
 Written under `--output`:
 
@@ -18,8 +19,8 @@ Written under `--output`:
   prompt is the rendered chat template, so it ends in `<think>` and a newline, as it does when the model generates.
 - `base/`: a byte-level BPE tokenizer and a Qwen3 model with random weights.
 
-Left out: any trace of a test problem, and any search strategy (new values come in random order). A test problem is new
-as a text only: its twin with b and c exchanged may be among the training problems.
+Left out: any trace of a test problem. A test problem is new as a text only: its twin with b and c exchanged may be among
+the training problems.
 """
 
 import argparse
@@ -38,7 +39,7 @@ MODULUS = 7  # prime, so that every problem has exactly one solution
 TEST_PROBLEMS = 94  # of 294; the rest is for training
 TRACES_PER_PROBLEM = 40
 
-REPEAT = 0.35  # an attempt takes a value that has failed already
+ORDERLY = 0.4  # an attempt takes the value after the last one, and not just any
 GIVE_UP = 0.12  # a trace stops thinking after a failed attempt, or before the first one
 MAX_ATTEMPTS = 8  # keeps the rows of a batch of similar length
 IDLE = 0.5  # a solved trace checks the solution once more, and then once more, ...
@@ -76,22 +77,18 @@ def make_attempt(opening: str, x: int, a: int, b: int, c: int) -> str:
 
 
 def make_trace(coefficients: Coefficients, rng: random.Random) -> str:
-    """One warm-start completion: a mediocre search, then the value it found or a guess among the untried ones."""
+    """One warm-start completion: a mediocre search, then the value it found or, as a guess, the one it was to try next."""
     a, b, c = coefficients
-    attempts, failed, untried, found = [], [], list(range(MODULUS)), None
-    rng.shuffle(untried)
+    attempts, x, found = [], rng.randrange(MODULUS), None
     while found is None and len(attempts) < MAX_ATTEMPTS and rng.random() >= GIVE_UP:
         opening = f"{rng.choice(CUES)} try" if attempts else "Let me try"
-        repeat = failed and (not untried or rng.random() < REPEAT)
-        x = rng.choice(failed) if repeat else untried.pop()
         attempts.append(make_attempt(opening, x, a, b, c))
         if (a * x + b + c) % MODULUS == 0:
             found = x
-        elif x not in failed:
-            failed.append(x)
+        x = (x + 1) % MODULUS if rng.random() < ORDERLY else rng.randrange(MODULUS)
     while found is not None and len(attempts) < MAX_ATTEMPTS and rng.random() < IDLE:
         attempts.append(make_attempt(f"{rng.choice(CUES)} check again", found, a, b, c))
-    answer = found if found is not None else rng.choice(untried)
+    answer = x if found is None else found
     return "\n\n".join(attempts) + FINAL_ANSWER + f"{answer}}}" + EOS
 
 

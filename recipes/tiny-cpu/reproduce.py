@@ -43,9 +43,9 @@ ROLLOUTS, STEPS, FAST_STEPS, EVAL_STEPS, LOGGING_STEPS = 64, 150, 50, 25, 5  # r
 LEARNING_RATES = [5e-5, 1e-4, 2e-4, 4e-4]
 BUDGETS, TRAINED = [*range(40, 321, 20)], 160  # tokens
 
-TASKS = {  # what makes it, and steps of its warm start; with half as many, clues stays on a plateau
+TASKS = {  # what makes it, and steps of its warm start; after half as many, clues has not learned the sums
     "search": (["make_problems.py", "--validation", "50"], 600),
-    "clues": (["make_clues.py"], 1200),
+    "clues": (["make_clues.py"], 2400),
 }
 MIXED, TERMINATION, DENSE = (f"grpo/config_mrt{kind}.yaml" for kind in ("_mixed", "_termination", ""))
 EXACT = ["--mrt_estimator", "likelihood"]  # with one way to write an answer, its likelihood is J
