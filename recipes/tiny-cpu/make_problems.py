@@ -7,9 +7,9 @@ A problem asks for the x with a*x + b + c = 0 (mod 7), and is solved by trying v
 three paragraphs: the value, its product with a, and the sums, which end in 0 if and only if the value is right. The
 products and sums modulo 7 are small tables, which a tiny model learns in two minutes. It is shown no way to the answer
 other than trying: in the traces, neither the values tried nor the guesses make use of the solution. The traces search
-badly on purpose, in ways that reinforcement learning can unlearn: they go on to the next value at times, but mostly to
-any, so that they try what has failed already; they check the solution again after it was found; they give up and guess.
-The rates are the constants below.
+badly on purpose, in ways that reinforcement learning can unlearn: at times they go on to the next value, but mostly to
+any, which may have failed already; they check the solution again after it was found; they give up and guess. The rates
+are the constants below.
 
 Written under `--output`:
 
@@ -19,8 +19,8 @@ Written under `--output`:
   prompt is the rendered chat template, so it ends in `<think>` and a newline, as it does when the model generates.
 - `base/`: a byte-level BPE tokenizer and a Qwen3 model with random weights.
 
-Left out: any trace of a test problem. A test problem is new as a text only: its twin with b and c exchanged may be among
-the training problems.
+Left out: any trace of a test problem. A test problem is new as a text only: its twin with b and c exchanged may be
+among the training problems.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def make_attempt(opening: str, x: int, a: int, b: int, c: int) -> str:
 
 
 def make_trace(coefficients: Coefficients, rng: random.Random) -> str:
-    """One warm-start completion: a mediocre search, then the value it found or, as a guess, the one it was to try next."""
+    """One warm-start completion: a mediocre search, then the value it found, or else the one it would try next."""
     a, b, c = coefficients
     attempts, x, found = [], rng.randrange(MODULUS), None
     while found is None and len(attempts) < MAX_ATTEMPTS and rng.random() >= GIVE_UP:
