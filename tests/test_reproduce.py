@@ -129,6 +129,8 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     assert re.search(r"\| GRPO +\| 2 +\| 0.400 \[0.400, 0.400\] +\| 0.400 \[.*\] +\| 0.0002 ", text)
     assert re.search(r"shuffled +\| 1 +\| 0.500 .*\| \+0.100 \[.*\| -0.100 \[-0.100, -0.100\]", text)
     assert re.search(r"MRT dense +\| 1 +\| 0.600 .*\+0.200 \[\+0.200, \+0.200\] +\| 2.00 \[2.00, 2.00\]", text)
+    assert re.search(r"\| GRPO +\| 0.400 ± 0.000 +\| 0.400 ± 0.000 +\| 0.300 ± 0.000 +\|", text)
+    assert re.search(r"\| MRT dense +\| 0.600 +\| 0.600 +\| 0.450 +\|", text)
     assert re.search(r"\| GRPO +\| 0.300 +\| \*\*0.400\*\* +\|", text)
     assert (tmp_path / "figures/accuracy-search.png").stat().st_size > 10_000
 

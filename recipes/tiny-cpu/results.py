@@ -17,6 +17,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import ArrayLike
 from reproduce import BASELINE, BUDGETS, CHOSEN, METHODS, TASKS, TRAINED, VARIANTS, best_rates, read
 
 from mrt_plugin.analysis.figures import COLORS, DASHES, STYLE
@@ -164,26 +165,32 @@ def sweep_table(results: Results) -> list[dict]:
 
 
 def tokens_table(results: Results) -> list[dict]:
-    """Accuracy on validation problems at equal updates and at equal tokens of training, drawn and scored."""
-    curves = {method: curve for method in results.methods if (curve := learning_curve(results, method)) is not None}
-    least = min((curve[-1, 1] for curve in curves.values()), default=0)
+    """Accuracy on validation problems: at equal updates, at equal tokens of training, and how soon it rises."""
+    curves = {method: learning_curves(results, method) for method in results.methods}
+    curves = {method: some for method, some in curves.items() if len(some)}
+    least = min((some[:, -1, 1].mean() for some in curves.values()), default=0)
     return [
         {
             "method": method,
-            f"at {results.steps} updates": f"{curve[-1, 2]:.3f}",
-            f"at {least / 1e6:.2f} million tokens": f"{np.interp(least, curve[:, 1], curve[:, 2]):.3f}",
+            f"at {results.steps} updates": over_seeds(some[:, -1, 2]),
+            f"at {least / 1e6:.2f} million tokens": over_seeds([np.interp(least, *curve[:, 1:3].T) for curve in some]),
+            "mean of all evaluations": over_seeds(some[:, 1:, 2].mean(axis=1)),
         }
-        for method, curve in curves.items()
+        for method, some in curves.items()
     ]
 
 
-def learning_curve(results: Results, method: str) -> np.ndarray | None:
-    """(points, 4), means over seeds: updates, tokens, and on validation problems accuracy and length in tokens."""
-    curves = [run["curve"] for run in results.runs[method] if run.get("curve")]
-    if not curves:
-        return None
+def over_seeds(values: ArrayLike) -> str:
+    """The mean and its standard error, which one seed does not have."""
+    error = f" ± {np.std(values, ddof=1) / np.sqrt(len(values)):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{error}"
+
+
+def learning_curves(results: Results, method: str) -> np.ndarray:
+    """(seeds, points, 4): updates, tokens, and on validation problems accuracy and length in tokens."""
     start = results.runs[START][0]
-    return np.vstack([[0, 0, start["validation"], start["validation_tokens"]], np.mean(curves, axis=0)])
+    first = [0, 0, start["validation"], start["validation_tokens"]]
+    return np.array([[first, *run["curve"]] for run in results.runs[method] if run.get("curve")])
 
 
 TABLES = {
@@ -205,9 +212,10 @@ def draw_accuracy(results: Results, figure) -> None:
         budget.fill_between(
             BUDGETS, [e.low for e in ends], [e.high for e in ends], color=look["color"], alpha=0.12, lw=0
         )
-        if (learned := learning_curve(results, method)) is not None:
-            updates.plot(learned[:, 0], learned[:, 2], **look)
-            tokens.plot(learned[:, 1] / 1e6, learned[:, 2], **look)
+        if len(learned := learning_curves(results, method)):
+            update, spent, right, _ = learned.mean(axis=0).T
+            updates.plot(update, right, **look)
+            tokens.plot(spent / 1e6, right, **look)
     budget.axvline(TRAINED, color="0.6", lw=1)
     budget.set(xlabel=f"tokens allowed (training: {TRAINED})", ylabel="accuracy", title="test problems")
     updates.set(xlabel="updates", title="validation problems")
@@ -219,8 +227,9 @@ def draw_behaviour(results: Results, figure) -> None:
     lengths, gains = figure.subplots(1, 2)
     for method, look in looks(results):
         runs = results.runs[method]
-        if (learned := learning_curve(results, method)) is not None:
-            lengths.plot(learned[:, 0], learned[:, 3], **look)
+        if len(learned := learning_curves(results, method)):
+            update, _, _, length = learned.mean(axis=0).T
+            lengths.plot(update, length, **look)
         counts = np.sum([run["progress"] for run in runs], axis=0)
         gains.plot(np.arange(-10, 11) / 10, counts / counts.sum(), label=method, **look)
     lengths.set(xlabel="updates", ylabel="mean tokens, validation problems")
