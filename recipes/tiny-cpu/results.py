@@ -97,9 +97,8 @@ def fewer_tokens(curve, baseline, start) -> float:
     return tokens[1] / tokens[0]
 
 
-def ahead(curve: np.ndarray, other: np.ndarray) -> str:
-    """By how much one is more accurate than the other, within the budget of training."""
-    found = interval(lambda a, b: at(TRAINED)(a) - at(TRAINED)(b), curve, other)
+def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndarray) -> str:
+    found = interval(lambda a, b: statistic(a) - statistic(b), ours, other)
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
@@ -114,7 +113,8 @@ def main_table(results: Results) -> list[dict]:
             row["learning rate"] = f"{results.rates[method]:g}"
         if method not in (START, BASELINE) and BASELINE in results.runs:
             base = results.accuracy(BASELINE)
-            row["less GRPO's"] = ahead(curve, base)
+            row["less GRPO's"] = difference(at(TRAINED), curve, base)
+            row[f"less GRPO's at {BUDGETS[-1]}"] = difference(at(BUDGETS[-1]), curve, base)
             for name, ratio in (("gain / GRPO's", gain_ratio), ("times fewer tokens", fewer_tokens)):
                 found = interval(ratio, curve, base, start)
                 row[name] = f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
@@ -130,7 +130,7 @@ def variants_table(results: Results) -> list[dict]:
         row = {"credit": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at(TRAINED), curve))}
         for name, other in (("less the chosen", CHOSEN), ("less GRPO's", BASELINE)):
             if other != method and other in results.runs:
-                row[name] = ahead(curve, results.accuracy(other))
+                row[name] = difference(at(TRAINED), curve, results.accuracy(other))
         rows.append(row)
     return rows
 
@@ -142,7 +142,11 @@ def behaviour_table(results: Results) -> list[dict]:
         runs = results.runs[method]
         row = {"method": method, "tokens": f"{np.mean([run['tokens'] for run in runs]):.0f}"}
         for budget in REGRET:
-            row[f"regret@{budget}"] = str(interval(float, np.array([run["regret"][budget] for run in runs])))
+            regret = np.array([run["regret"][budget] for run in runs])
+            row[f"regret@{budget}"] = str(interval(float, regret))
+            if method not in (START, BASELINE) and BASELINE in results.runs:
+                base = np.array([run["regret"][budget] for run in results.runs[BASELINE]])
+                row[f"regret@{budget}"] = f"{regret.mean():.3f}; {difference(float, regret, base)}"
         row["episodes"] = f"{np.mean([run['episodes'] for run in runs]):.1f}"
         row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in ("idle", "cut")}
         if all("training_tokens" in run for run in runs):
