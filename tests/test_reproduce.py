@@ -100,7 +100,7 @@ def record(method, seed, validation, rate=1e-4, task="search"):
         "validation_tokens": 99.0,
     }
     found |= {"tokens": [90.0, 110.0], "regret": {budget: [0.5, 0.7] for budget in results.REGRET}}
-    found |= {"episodes": 3.0, "idle": 0.1, "cut": 0.2, "progress": [0] * 20 + [1]}
+    found |= {"episodes": 3.0, "idle": 0.1, "repeats": 0.15, "cut": 0.2, "progress": [0] * 20 + [1]}
     if method != "warm start":
         found |= {"learning_rate": rate, "steps": 150, "training_tokens": {"drawn": 1e6, "scored": 0.0}}
         found |= {"curve": [[75, 5e5, validation / 2, 90.0], [150, 1e6, validation, 80.0]]}
@@ -148,6 +148,15 @@ def test_tokens_of_training_count_branches_and_prefixes(tmp_path):
         "curve": [[5, 40000, 0.5, 80.0]],
     }
     assert reproduce.history(tmp_path, drawn=True)["training_tokens"] == {"drawn": 5 * 11200, "scored": 0}
+
+
+def test_repeats_come_to_what_an_earlier_episode_had():
+    episodes = [f"{cue} x={x}.\n\n3*{x}.\n\n{x} (no).\n\n" for cue, x in (("Try", 2), ("Wait", 4), ("But wait", 2))]
+    found = "Wait x=5.\n\n3*5.\n\n5 (yes)."
+    completion = "".join(episodes) + found + "\n\n" + found + "\n</think>\n\n5"
+    success = [0.1, 0.2, 0.2, 0.2, 1.0, 1.0]
+    assert reproduce.repeats(completion, success) == [False, False, True, False]  # the check of 5 is not one
+    assert reproduce.repeats("".join(episodes)[:-3], success) == [False, False, False]  # cut within its paragraph
 
 
 def test_a_run_that_is_recorded_is_not_done_again(tmp_path, monkeypatch):

@@ -35,6 +35,7 @@ from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mrt_plugin.analysis.runs import Run, load_run
+from mrt_plugin.episodes import episode_spans, thinking_span
 from mrt_plugin.progress import progress
 
 
@@ -42,6 +43,7 @@ RECIPES = Path(__file__).parent
 ROLLOUTS, STEPS, FAST_STEPS, EVAL_STEPS, LOGGING_STEPS = 64, 150, 50, 25, 5  # rollouts of an update; updates
 LEARNING_RATES = [5e-5, 1e-4, 2e-4, 4e-4]
 BUDGETS, TRAINED = [*range(40, 321, 20)], 160  # tokens
+KNOWN = 0.9  # success probability of a trace that has found the answer
 
 TASKS = {  # what makes it, and steps of its warm start; after half as many, clues has not learned the sums
     "search": (["make_problems.py", "--validation", "50"], 600),
@@ -191,6 +193,8 @@ def measurements(model: Path, start: Path, out: Path) -> dict:
     test = evaluate(model, start, out, "test", *longest)
     curves = [rollout.success_probability for rollout in test.rollouts]
     steps = [(before, gain) for curve in curves for before, gain in zip(curve, progress(curve), strict=False)]
+    rows = load_dataset(str(out / "test"), split="train")
+    again = [flag for row in rows for flag in repeats(row["completion"], row["success_probability"])]
     return {
         "validation": float(validation.pass_at_1().mean()),
         "validation_tokens": sum(rollout.tokens for rollout in validation.rollouts) / len(validation.rollouts),
@@ -199,9 +203,18 @@ def measurements(model: Path, start: Path, out: Path) -> dict:
         "regret": {budget: rounded(test.regret(budget)) for budget in test.budgets()},
         "cut": sum(rollout.tokens > TRAINED for rollout in test.rollouts) / len(test.rollouts),
         "episodes": len(steps) / len(curves),
-        "idle": sum(before > 0.9 and gain > -0.1 for before, gain in steps) / max(len(steps), 1),
+        "idle": sum(before > KNOWN and gain > -0.1 for before, gain in steps) / max(len(steps), 1),
+        "repeats": sum(again) / max(len(again), 1),
         "progress": [sum(round(gain * 10) == tenth for _, gain in steps) for tenth in range(-10, 11)],
     }
+
+
+def repeats(completion: str, success_probability: list[float]) -> list[bool]:
+    """For each episode before success: whether it came to what an earlier one had, in its last paragraph."""
+    span = thinking_span(completion)
+    thinking = completion[slice(*span)] if span else ""
+    ends = [thinking[start:end].rstrip().rpartition("\n\n")[2] for start, end in episode_spans(thinking)]
+    return [end in ends[:j] for j, end in enumerate(ends) if success_probability[j] <= KNOWN]
 
 
 def rounded(values: Iterable[float], digits: int = 4) -> list[float]:

@@ -148,7 +148,7 @@ def behaviour_table(results: Results) -> list[dict]:
                 base = np.array([run["regret"][budget] for run in results.runs[BASELINE]])
                 row[f"regret@{budget}"] = f"{regret.mean():.3f}; {difference(float, regret, base)}"
         row["episodes"] = f"{np.mean([run['episodes'] for run in runs]):.1f}"
-        row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in ("idle", "cut")}
+        row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in ("repeats", "idle", "cut")}
         if all("training_tokens" in run for run in runs):
             for kind in ("drawn", "scored"):
                 row[f"{kind} in training"] = f"{np.mean([run['training_tokens'][kind] for run in runs]) / 1e6:.2f} M"
