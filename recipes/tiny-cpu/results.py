@@ -52,6 +52,13 @@ class Results:
         runs = self.runs[method]
         return np.array([[run["accuracy"][str(budget)] for budget in BUDGETS] for run in runs]).transpose(0, 2, 1)
 
+    def beside_baseline(self, method: str) -> bool:
+        return method not in (START, BASELINE) and BASELINE in self.runs
+
+    def regret(self, method: str, budget: str) -> np.ndarray:
+        """(seeds, problems)"""
+        return np.array([run["regret"][budget] for run in self.runs[method]])
+
     @property
     def methods(self) -> list[str]:
         return [method for method in self.runs if method not in VARIANTS]
@@ -98,6 +105,7 @@ def fewer_tokens(curve, baseline, start) -> float:
 
 
 def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndarray) -> str:
+    """How much greater a statistic is of one than of the other."""
     found = interval(lambda a, b: statistic(a) - statistic(b), ours, other)
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
@@ -111,7 +119,7 @@ def main_table(results: Results) -> list[dict]:
         row[f"at {BUDGETS[-1]} tokens"] = str(interval(at(BUDGETS[-1]), curve))
         if method != START:
             row["learning rate"] = f"{results.rates[method]:g}"
-        if method not in (START, BASELINE) and BASELINE in results.runs:
+        if results.beside_baseline(method):
             base = results.accuracy(BASELINE)
             row["less GRPO's"] = difference(at(TRAINED), curve, base)
             row[f"less GRPO's at {BUDGETS[-1]}"] = difference(at(BUDGETS[-1]), curve, base)
@@ -142,11 +150,12 @@ def behaviour_table(results: Results) -> list[dict]:
         runs = results.runs[method]
         row = {"method": method, "tokens": f"{np.mean([run['tokens'] for run in runs]):.0f}"}
         for budget in REGRET:
-            regret = np.array([run["regret"][budget] for run in runs])
-            row[f"regret@{budget}"] = str(interval(float, regret))
-            if method not in (START, BASELINE) and BASELINE in results.runs:
-                base = np.array([run["regret"][budget] for run in results.runs[BASELINE]])
-                row[f"regret@{budget}"] = f"{regret.mean():.3f}; {difference(float, regret, base)}"
+            regret = results.regret(method, budget)
+            if results.beside_baseline(method):
+                less = difference(float, regret, results.regret(BASELINE, budget))
+                row[f"regret@{budget}"] = f"{regret.mean():.3f}; {less}"
+            else:
+                row[f"regret@{budget}"] = str(interval(float, regret))
         row["episodes"] = f"{np.mean([run['episodes'] for run in runs]):.1f}"
         row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in ("repeats", "idle", "cut")}
         if all("training_tokens" in run for run in runs):
