@@ -137,8 +137,9 @@ def test_a_page_gets_its_tables_anew(tmp_path):
 
 def test_tokens_of_training_count_branches_and_prefixes(tmp_path):
     held_out = {"eval_rewards/mrt_accuracy/mean": 0.5, "eval_completions/mean_length": 80.0}
+    written = {"completions/mean_length": 100.0, "completions/clipped_ratio": 0.25, "mrt/episodes_mean": 3.5}
     log = [
-        {"step": 5, "completions/mean_length": 100.0, "mrt/branch_tokens": 600.0, "mrt/prefix_tokens": 1000.0},
+        {"step": 5, **written, "mrt/branch_tokens": 600.0, "mrt/prefix_tokens": 1000.0},
         {"step": 5, **held_out},
         {"step": 10, "completions/mean_length": 50.0},
     ]
@@ -146,6 +147,7 @@ def test_tokens_of_training_count_branches_and_prefixes(tmp_path):
     assert reproduce.history(tmp_path, drawn=False) == {
         "training_tokens": {"drawn": 5 * (6400 + 1000 + 3200), "scored": 5 * 600},
         "curve": [[5, 40000, 0.5, 80.0]],
+        "shape": [[5, 0.25, 3.5]],
     }
     assert reproduce.history(tmp_path, drawn=True)["training_tokens"] == {"drawn": 5 * 11200, "scored": 0}
 

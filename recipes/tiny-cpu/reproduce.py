@@ -224,16 +224,20 @@ def rounded(values: Iterable[float], digits: int = 4) -> list[float]:
 def history(model: Path, drawn: bool) -> dict:
     """What training cost, and how it went; `drawn` says whether tokens of branches were drawn, or else scored."""
     log = json.loads((model / "trainer_state.json").read_text())["log_history"]
-    tokens, curve = {"drawn": 0.0, "scored": 0.0}, []
+    tokens, curve, shape = {"drawn": 0.0, "scored": 0.0}, [], []
     for entry in log:
         if "completions/mean_length" in entry:
             written = ROLLOUTS * entry["completions/mean_length"] + entry.get("mrt/prefix_tokens", 0.0)
             tokens["drawn"] += LOGGING_STEPS * written
             tokens["drawn" if drawn else "scored"] += LOGGING_STEPS * entry.get("mrt/branch_tokens", 0.0)
+            if "mrt/episodes_mean" in entry:  # updates, share of rollouts that are cut, episodes of a rollout
+                point = [entry[name] for name in ("completions/clipped_ratio", "mrt/episodes_mean")]
+                shape.append([entry["step"], *rounded(point)])
         elif "eval_rewards/mrt_accuracy/mean" in entry:  # updates, tokens, accuracy, tokens of a completion
             point = [entry[f"eval_{name}"] for name in ("rewards/mrt_accuracy/mean", "completions/mean_length")]
             curve.append([entry["step"], round(sum(tokens.values())), *rounded(point)])
-    return {"training_tokens": {kind: round(count) for kind, count in tokens.items()}, "curve": curve} if curve else {}
+    spent = {kind: round(count) for kind, count in tokens.items()}
+    return {"training_tokens": spent, "curve": curve, "shape": shape} if curve else {}
 
 
 def run(setting: Setting | None, start: Path, out: Path, records: Path) -> None:
