@@ -85,7 +85,7 @@ class MRTArguments(MetaProverArguments):
             "help": "How progress enters the update. 'mixed' (the paper's RL): half of each group is forced to stop "
             "at the prefix and gets r, the other half continues and gets r + alpha (r - J). 'termination': the "
             "advantage is R - J(prefix), without group mean or std. 'dense' (the authors' online variant): each "
-            "thinking token gets the outcome advantage + alpha x the progress of its episode. 'none': plain GRPO. "
+            "thinking token gets the outcome advantage + alpha x progress (mrt_horizon). 'none': plain GRPO. "
             "'auto': 'dense' if mrt_progress is among the reward functions, else 'none'."
         },
     )
@@ -102,6 +102,14 @@ class MRTArguments(MetaProverArguments):
         metadata={
             "help": "Weight of progress beside the outcome reward. The paper sweeps 0, 0.2, 0.4, 0.8 and 1.6 for "
             "backtracking and gives none for open-ended RL; the authors' online variant uses 1."
+        },
+    )
+    mrt_horizon: float = field(
+        default=1.0,
+        metadata={
+            "help": "How far ahead 'dense' looks, in mean lengths of an episode (ours): each token gets the change of "
+            "J from there to that much later, where J rises evenly within an episode. 0 (the authors' online "
+            "variant): each token gets the whole progress of its episode, which pays for merging episodes."
         },
     )
     mrt_length_alpha: float = field(
@@ -123,7 +131,7 @@ class MRTArguments(MetaProverArguments):
     def __post_init__(self):
         if self.mrt_regret_problems < 1:
             raise ValueError(f"mrt_regret_problems must be at least 1, got {self.mrt_regret_problems}.")
-        for name in ("mrt_alpha", "mrt_regret_steps"):
+        for name in ("mrt_alpha", "mrt_horizon", "mrt_regret_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if not 0 <= self.mrt_length_alpha < 1:

@@ -74,9 +74,15 @@ def termination_credit(rewards: torch.Tensor, weights: torch.Tensor, success: to
     return torch.nan_to_num(total - success.to(total), nan=0.0)
 
 
-def dense_credit(ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int) -> np.ndarray:
+def dense_credit(
+    ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int, horizon: float = 0.0
+) -> np.ndarray:
     """
-    The progress of its episode for every token of a thinking; 0 before and behind.
+    Progress for every token of a thinking; 0 before and behind.
+
+    With a horizon of h tokens, token t gets J(t + h) - J(t), where J rises evenly within an episode and stays as it is
+    behind the last: the advantage of h steps, with J as the value function. With h = 0, each token gets the whole
+    progress of its episode, however long that is.
 
     Args:
         ends (`Sequence[Sequence[int]]`):
@@ -85,6 +91,8 @@ def dense_credit(ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], w
             For each row, J after 0, ..., G episodes. Progress to or from an unknown J (NaN) counts as 0.
         width (`int`):
             Tokens T of the padded completions.
+        horizon (`float`, *optional*, defaults to `0.0`):
+            How far ahead a token's progress looks, in tokens.
 
     Returns:
         `np.ndarray` of shape (B, T)
@@ -93,13 +101,21 @@ def dense_credit(ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], w
     ```python
     >>> dense_credit([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7).tolist()
     [[0.0, 0.0, 0.75, 0.75, 0.75, 0.0, 0.0]]
+    >>> dense_credit([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7, horizon=2).tolist()
+    [[0.0, 0.25, 0.5, 0.5, 0.25, 0.0, 0.0]]
 
     ```
     """
     credit = np.zeros((len(ends), width))
     for row, (row_ends, row_success) in enumerate(zip(ends, success, strict=True)):
-        for begin, end, gain in zip(row_ends[:-1], row_ends[1:], progress(row_success), strict=True):
-            credit[row, begin:end] = np.nan_to_num(gain)
+        gains = np.nan_to_num(progress(row_success))
+        if horizon:
+            rise = np.concatenate([[0.0], np.cumsum(gains)])
+            tokens = np.arange(row_ends[0], row_ends[-1])
+            ahead, now = (np.interp(at, row_ends, rise) for at in (tokens + horizon, tokens))
+            credit[row, row_ends[0] : row_ends[-1]] = ahead - now
+        else:
+            credit[row, row_ends[0] : row_ends[-1]] = np.repeat(gains, np.diff(row_ends))
     return credit
 
 

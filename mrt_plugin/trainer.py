@@ -224,8 +224,16 @@ class MRTTrainer(GRPOTrainer):
         for row, measurement in zip(thinks, self._measure([traces[row] for row in thinks]), strict=True):
             success[row] = measurement.success_probability
         ends = [[end - length for end in trace.ends] for trace, length in zip(traces, prompt_lengths, strict=True)]
-        credit = torch.from_numpy(dense_credit(ends, success, output["completion_ids"].shape[1]))
+        horizon = self.mrt_args.mrt_horizon * self._episode_length(ends)
+        credit = torch.from_numpy(dense_credit(ends, success, output["completion_ids"].shape[1], horizon))
         return output["advantages"][:, None] + self.mrt_args.mrt_alpha * credit.to(output["advantages"])
+
+    def _episode_length(self, ends: list[list[int]]) -> float:
+        """Mean tokens of an episode, over all ranks."""
+        tokens, episodes = map(
+            sum, zip(*gather_object([(row[-1] - row[0], len(row) - 1) for row in ends]), strict=True)
+        )
+        return tokens / max(episodes, 1)
 
 
 def _prepend(head: str, completion: str | list[dict]):

@@ -55,6 +55,7 @@ def test_variants_change_which_tokens_progress_falls_on():
     assert credit["to-go-0.5"][0, [0, 2]].tolist() == [0.5, 0.5]
     assert credit["scalar"][0, :5].tolist() == [0.75 - 3 / 8] * 5  # the eighth does not think
     assert credit["with-answer"][0].tolist() == [0.25] * 2 + [0.5] * 5
+    assert credit["spread"][0] == pytest.approx(30 * np.array([0.125, 0.125, *[0.5 / 3] * 3, 0, 0]))
     assert all((values[7] == 0).all() for values in credit.values())
 
 

@@ -132,18 +132,33 @@ def step_inputs(trainer):
     return trainer._generate_and_score_completions(batch)
 
 
-def hand_written_dense(tokenizer, row, alpha, width):
-    """alpha x progress for each token of a scripted row, by decoding one token more at a time."""
-    thinking, answer, ends, _ = ROWS[row]
+def hand_written_gains(tokenizer, row):
+    """Episode and its progress for each token of a scripted row, by decoding one token more at a time."""
+    thinking, answer, *_ = ROWS[row]
     token_ids = tokenizer(thinking + answer)["input_ids"]
     prefixes = [prefix for prefix in SUCCESS if thinking.startswith(prefix)]
-    credit = []
+    gains = []
     for index in range(len(token_ids)):
         # The white space behind an episode is where the policy decides to go on: it counts to what follows.
         ends_at = len(decode(tokenizer, token_ids[: index + 1]))
-        episode = next((j for j, prefix in enumerate(prefixes[1:], 1) if ends_at <= len(prefix.rstrip())), None)
-        gain = SUCCESS[prefixes[episode]] - SUCCESS[prefixes[episode - 1]] if episode else 0.0
-        credit.append(alpha * gain)
+        episode = next((j for j, prefix in enumerate(prefixes[1:], 1) if ends_at <= len(prefix.rstrip())), 0)
+        gains.append((episode, SUCCESS[prefixes[episode]] - SUCCESS[prefixes[episode - 1]] if episode else 0.0))
+    return gains
+
+
+def hand_written_dense(tokenizer, row, alpha, width):
+    """alpha x the progress of its episode for each token."""
+    credit = [alpha * gain for _, gain in hand_written_gains(tokenizer, row)]
+    return credit + [0.0] * (width - len(credit))
+
+
+def hand_written_horizon(tokenizer, row, width, horizon):
+    """What J gains within so many tokens, for each token of a thinking: whole tokens, and a part of one more."""
+    gains = hand_written_gains(tokenizer, row)
+    episodes = [episode for episode, _ in gains]
+    rates = [gain / episodes.count(episode) for episode, gain in gains] + [0.0] * (width + math.ceil(horizon))
+    whole, part = int(horizon), horizon % 1
+    credit = [sum(rates[t : t + whole]) + part * rates[t + whole] if episodes[t] else 0.0 for t in range(len(gains))]
     return credit + [0.0] * (width - len(credit))
 
 
@@ -191,7 +206,7 @@ def assert_gradients_equal(trainer, batch, advantages, loss_type="dapo"):
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
 def test_dense_credit_by_hand(tmp_path, tokenizer, scripted, loss_type, alpha):
-    mrt = {"mrt_credit": "dense", "mrt_alpha": alpha}
+    mrt = {"mrt_credit": "dense", "mrt_alpha": alpha, "mrt_horizon": 0}
     trainer = build(tmp_path, tokenizer, mrt=mrt, loss_type=loss_type, epsilon_high=5.0, max_completion_length=60)
     batch = step_inputs(trainer)
     width = batch["completion_ids"].shape[1]
@@ -206,6 +221,21 @@ def test_dense_credit_by_hand(tmp_path, tokenizer, scripted, loss_type, alpha):
     assert batch["advantages"][1].unique().numel() == 4  # three episodes and the answer
     assert batch["advantages"][3].unique().numel() == 1  # without thinking: the outcome only
     assert_gradients_equal(trainer, batch, expected, loss_type)
+
+
+@pytest.mark.parametrize("lengths", [0.5, 1.0])
+def test_dense_credit_within_a_horizon_by_hand(tmp_path, tokenizer, scripted, lengths):
+    trainer = build(tmp_path, tokenizer, mrt={"mrt_horizon": lengths, "mrt_credit": "dense"}, max_completion_length=60)
+    batch = step_inputs(trainer)
+    thinking = [[episode for episode, _ in hand_written_gains(tokenizer, row) if episode] for row in range(4)]
+    horizon = lengths * sum(map(len, thinking)) / 6  # the rows have two, three, one and no episode
+    outcome = group_normalised([reward for *_, reward in ROWS])
+    width = batch["completion_ids"].shape[1]
+    expected = [
+        [advantage + credit for credit in hand_written_horizon(tokenizer, row, width, horizon)]
+        for row, advantage in enumerate(outcome)
+    ]
+    torch.testing.assert_close(batch["advantages"], torch.tensor(expected), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)

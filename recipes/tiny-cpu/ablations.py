@@ -19,12 +19,13 @@ from mrt_plugin.progress import progress
 
 
 GROUP = 8  # num_generations of the recipes
+LENGTH = 30  # tokens, about an episode of either task
 
 
-def with_gains(change, ends, success, width):
+def with_gains(change, ends, success, width, horizon=0.0):
     """Dense credit, with the progress of the episodes changed: `change` takes and returns a list of rows."""
     gains = change([np.nan_to_num(progress(row)) for row in success])
-    return dense_credit(ends, [np.cumsum([0.0, *row]) for row in gains], width)
+    return dense_credit(ends, [np.cumsum([0.0, *row]) for row in gains], width, horizon)
 
 
 def shuffled(gains):
@@ -63,9 +64,14 @@ def scalar(gains):
     return [np.full(len(row), total - mean) for row, total, mean in zip(gains, totals, means, strict=True)]
 
 
-def with_answer(ends, success, width):
-    """The tokens of the answer get the progress of the last episode as well."""
-    return dense_credit([[*row[:-1], width] if len(row) > 1 else row for row in ends], success, width)
+def with_answer(ends, success, width, horizon=0.0):
+    """The last episode takes in the tokens of the answer, so that they get its progress as well."""
+    return dense_credit([[*row[:-1], width] if len(row) > 1 else row for row in ends], success, width, horizon)
+
+
+def spread(ends, success, width, horizon=0.0):
+    """Each token gets the progress per token of its episode, times `LENGTH`."""
+    return LENGTH * dense_credit(ends, success, width, horizon=1)
 
 
 VARIANTS = {
@@ -75,6 +81,7 @@ VARIANTS = {
     "to-go-1": partial(with_gains, partial(to_go, discount=1.0)),
     "scalar": partial(with_gains, scalar),
     "with-answer": with_answer,
+    "spread": spread,
 }
 
 

@@ -54,7 +54,7 @@ EXACT = ["--mrt_estimator", "likelihood"]  # with one way to write an answer, it
 METHODS = {  # the recipe, and what differs from it
     "GRPO": ["grpo/config_outcome.yaml"],
     "MRT dense": [DENSE, *EXACT],
-    "MRT dense, J of 4 samples": [DENSE],
+    "MRT dense, by episode": [DENSE, *EXACT, "--mrt_horizon", "0"],  # the authors' credit
     "MRT mixed, online": [MIXED, *EXACT],
     "MRT termination, online": [TERMINATION, *EXACT],
     "length penalty": [
@@ -67,13 +67,15 @@ METHODS = {  # the recipe, and what differs from it
     "STaR, MRT": ["sft/config_star.yaml", "--selection", "mrt"],
 }
 BASELINE, CHOSEN = "GRPO", "MRT dense"
-VARIANTS = {  # of the chosen method, with its learning rate
-    **{f"alpha {alpha}": ["--mrt_alpha", alpha] for alpha in ("0.2", "0.4", "0.8", "1.6")},
-    **{f"J of {n} samples": ["--mrt_estimator", "sample", "--mrt_samples", n] for n in ("1", "4", "16")},
-    "no outcome term": ["--reward_weights", "0", "1"],
+VARIANTS = {  # the method, whose learning rate it takes, and what differs from it
+    **{f"alpha {alpha}": (CHOSEN, ["--mrt_alpha", alpha]) for alpha in ("0.2", "0.4", "0.8", "1.6")},
+    **{f"horizon {lengths}": (CHOSEN, ["--mrt_horizon", lengths]) for lengths in ("0.5", "2", "4")},
+    **{f"J of {n} samples": (CHOSEN, ["--mrt_estimator", "sample", "--mrt_samples", n]) for n in ("1", "4", "16")},
+    "no outcome term": (CHOSEN, ["--reward_weights", "0", "1"]),
+    **{f"progress {name}": (CHOSEN, ["--variant", name]) for name in ("shuffled", "with-answer")},
     **{
-        f"progress {name}": ["--variant", name]
-        for name in ("shuffled", "centred", "to-go-0.5", "to-go-1", "scalar", "with-answer")
+        f"by episode, {name}": ("MRT dense, by episode", ["--variant", name])
+        for name in ("centred", "to-go-0.5", "to-go-1", "spread", "scalar")
     },
 }
 STAR_ITERATIONS, STAR_ROWS = 3, 4  # rows of a problem
@@ -96,7 +98,8 @@ class Setting:
 
     @property
     def arguments(self) -> list[str]:
-        return METHODS.get(self.method) or [*METHODS[CHOSEN], *VARIANTS[self.method]]
+        method, options = VARIANTS.get(self.method, (self.method, []))
+        return [*METHODS[method], *options]
 
 
 def call(log: Path, *command: str) -> None:
@@ -306,7 +309,7 @@ def main(folder: Path, results: Path, fast: bool) -> None:
             train_all(Setting(task, method, best[task, method], seed, steps) for seed, method, task in more)
         if not fast:
             more = product(range(1, 4), VARIANTS, tasks)
-            train_all(Setting(task, variant, best[task, CHOSEN], seed, steps) for seed, variant, task in more)
+            train_all(Setting(t, variant, best[t, VARIANTS[variant][0]], seed, steps) for seed, variant, t in more)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Results:
         self.runs: dict[str, list[dict]] = {}
         for record in mine:
             method = record["method"]
-            rate = self.rates.get(CHOSEN if method in VARIANTS else method)
+            rate = self.rates.get(VARIANTS.get(method, [method])[0])
             usual = record["seed"] > 0 and (record["learning_rate"], record["steps"]) == (rate, self.steps)
             if method == START or usual:
                 self.runs.setdefault(method, []).append(record)
