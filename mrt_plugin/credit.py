@@ -3,7 +3,7 @@ r"""What each credit mode adds to GRPO, and which settings cannot go with it.
 For rollouts from the bare problem the progress of all episodes telescopes to J_G - J_0, and J_0 is one constant
 for a group; likewise r - J differs from r by a constant where a group shares its prefix. GRPO's group mean cancels
 both. Progress changes the update only where a group *mixes* continuing and forced rollouts (`mixed`), where J
-*replaces* the group mean (`termination`), or where credit is given *per episode* (`dense`).
+*replaces* the group mean (`termination`), or where credit *varies* within a rollout (`dense`).
 """
 
 import logging

@@ -208,7 +208,7 @@ class MRTTrainer(GRPOTrainer):
     # The advantages that come out of it.
 
     def _dense_advantages(self, inputs: list[dict], output: dict) -> torch.Tensor:
-        """Advantages of shape (B, T): that of the outcome, and for each thinking token the progress of its episode."""
+        """Advantages of shape (B, T): that of the outcome, and for each thinking token its progress."""
         traces = []
         for row, example in enumerate(inputs):
             prompt_ids = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
