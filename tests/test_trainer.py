@@ -4,6 +4,7 @@ real."""
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
@@ -14,6 +15,7 @@ from trl import GRPOTrainer
 
 import mrt_plugin.rollout_engine
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
+from mrt_plugin.credit import dense_credit
 from mrt_plugin.episodes import decode
 from mrt_plugin.meta_prover import TERMINATIONS
 from mrt_plugin.upstream import TRL_1
@@ -221,6 +223,12 @@ def test_dense_credit_by_hand(tmp_path, tokenizer, scripted, loss_type, alpha):
     assert batch["advantages"][1].unique().numel() == 4  # three episodes and the answer
     assert batch["advantages"][3].unique().numel() == 1  # without thinking: the outcome only
     assert_gradients_equal(trainer, batch, expected, loss_type)
+
+
+def test_merging_episodes_pays_with_credit_by_episode_alone():
+    two, one = ([[0, 10, 20]], [np.array([0.0, 0.5, 1.0])]), ([[0, 20]], [np.array([0.0, 1.0])])
+    assert dense_credit(*one, 20).sum() == 2 * dense_credit(*two, 20).sum()
+    assert dense_credit(*one, 20, horizon=7) == pytest.approx(dense_credit(*two, 20, horizon=7))
 
 
 @pytest.mark.parametrize("lengths", [0.5, 1.0])
