@@ -84,8 +84,8 @@ class MRTArguments(MetaProverArguments):
         metadata={
             "help": "How progress enters the update. 'mixed' (the paper's RL): half of each group is forced to stop "
             "at the prefix and gets r, the other half continues and gets r + alpha (r - J). 'termination': the "
-            "advantage is R - J(prefix), without group mean or std. 'dense' (the authors' online variant): each "
-            "thinking token gets the outcome advantage + alpha x progress (mrt_horizon). 'none': plain GRPO. "
+            "advantage is R - J(prefix), without group mean or std. 'dense' (as in the authors' online variant): "
+            "each thinking token gets the outcome advantage + alpha x progress (mrt_horizon). 'none': plain GRPO. "
             "'auto': 'dense' if mrt_progress is among the reward functions, else 'none'."
         },
     )
@@ -109,7 +109,7 @@ class MRTArguments(MetaProverArguments):
         metadata={
             "help": "How far ahead 'dense' looks, in mean lengths of an episode (ours): each token gets the change of "
             "J from there to that much later, where J rises evenly within an episode. 0 (the authors' online "
-            "variant): each token gets the whole progress of its episode, which pays for merging episodes."
+            "variant): each token gets the whole progress of its episode, which always pays for merging episodes."
         },
     )
     mrt_length_alpha: float = field(

@@ -81,8 +81,8 @@ def dense_credit(
     Progress for every token of a thinking; 0 before and behind.
 
     With a horizon of h tokens, token t gets J(t + h) - J(t), where J rises evenly within an episode and stays as it is
-    behind the last: the advantage of h steps, with J as the value function. With h = 0, each token gets the whole
-    progress of its episode, however long that is.
+    behind the last: an n-step advantage with J as the value function. h = 0 is not its limit but another credit: each
+    token gets the whole progress of its episode, however long that is.
 
     Args:
         ends (`Sequence[Sequence[int]]`):

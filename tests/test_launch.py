@@ -72,6 +72,7 @@ def test_sft_trains_from_a_recipe(tmp_path, model_path):
         (["--mrt_samples", "0"], "mrt_samples must be at least 1"),
         (["--mrt_length_alpha", "1"], "mrt_length_alpha"),
         (["--mrt_alpha", "-1"], "mrt_alpha must not be negative"),
+        (["--mrt_horizon", "-1"], "mrt_horizon must not be negative"),
         (["--mrt_prefix", "dataset", "--mrt_credit", "mixed"], "lacks the column"),
     ],
 )

@@ -186,7 +186,7 @@ def test_values_are_the_papers(path):
     expected = TABLES[path.parts[-2], path.parts[-3][:4]]
     if path.name == "config_mrt_online.yaml":  # the authors' release of 2026: another budget, and steps
         online = {"max_completion_length": 16384, "mrt_alpha": 1.0, "mrt_episodes": 6, "mrt_samples": 4}
-        expected = expected | online | {"max_steps": 248, "mrt_credit": "dense"}
+        expected = expected | online | {"max_steps": 248, "mrt_credit": "dense"} | {"mrt_horizon": 1.0}  # ours
     assert {field: recipe.get(field) for field in expected} == expected
     assert recipe["per_device_train_batch_size"] * GPUS * recipe["gradient_accumulation_steps"] == 256
     if "dataset_mixture" in recipe:

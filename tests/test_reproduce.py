@@ -114,6 +114,8 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     found = [record("warm start", 0, 0.2), record("GRPO", 0, 0.3), record("GRPO", 0, 0.4, rate=2e-4)]
     found += [record("GRPO", 1, 0.4, rate=2e-4), record("GRPO", 2, 0.4, rate=2e-4), record("GRPO", 1, 0.9)]
     found += [record("MRT dense", 0, 0.5), record("MRT dense", 1, 0.6), record("progress shuffled", 1, 0.5)]
+    found += [record("MRT dense, by episode", seed, 0.3, rate=2e-4) for seed in (0, 1)]
+    found += [record("by episode, spread", 1, 0.7, rate=2e-4), record("by episode, spread", 2, 0.9)]  # not its rate
     for number, one in enumerate(found):
         (runs / f"{number}.json").write_text(json.dumps(one))
     page = tmp_path / "page.md"
@@ -128,6 +130,7 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     assert "old" not in text
     assert text.endswith("<!-- table sweep clues -->\n\nNot run yet.\n\n<!-- end -->")
     assert re.search(r"\| GRPO +\| 2 +\| 0.400 \[0.400, 0.400\] +\| 0.400 \[.*\] +\| 0.0002 ", text)
+    assert re.search(r"spread +\| 1 +\| 0.700 .*\| \+0.300 \[.*\| \+0.400 \[", text)
     assert re.search(r"shuffled +\| 1 +\| 0.500 .*\| \+0.100 \[.*\| -0.100 \[-0.100, -0.100\]", text)
     assert re.search(r"MRT dense +\| 1 +\| 0.600 .*\+0.200 \[\+0.200, \+0.200\] +\| 2.00 \[2.00, 2.00\]", text)
     assert re.search(r"\| GRPO +\| 0.400 ± 0.000 +\| 0.400 ± 0.000 +\| 0.300 ± 0.000 +\|", text)
@@ -160,6 +163,14 @@ def test_repeats_come_to_what_an_earlier_episode_had():
     success = [0.1, 0.2, 0.2, 0.2, 1.0, 1.0]
     assert reproduce.repeats(completion, success) == [False, False, True, False]  # the check of 5 is not one
     assert reproduce.repeats("".join(episodes)[:-3], success) == [False, False, False]  # cut within its paragraph
+
+
+def test_a_variant_is_the_method_that_it_varies_and_its_own_options():
+    arguments = {m: reproduce.Setting("search", m, 1e-4, 0, 150).arguments for m in reproduce.VARIANTS}
+    assert arguments["alpha 0.4"] == [*reproduce.METHODS["MRT dense"], "--mrt_alpha", "0.4"]
+    assert arguments["by episode, spread"] == [*reproduce.METHODS["MRT dense, by episode"], "--variant", "spread"]
+    variants = {options[-1] for options in arguments.values() if "--variant" in options}
+    assert variants == set(ablations.VARIANTS)
 
 
 def test_a_run_that_is_recorded_is_not_done_again(tmp_path, monkeypatch):

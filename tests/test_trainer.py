@@ -14,6 +14,7 @@ from transformers import Qwen2ForCausalLM
 from trl import GRPOTrainer
 
 import mrt_plugin.rollout_engine
+import mrt_plugin.trainer
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.credit import dense_credit
 from mrt_plugin.episodes import decode
@@ -225,10 +226,25 @@ def test_dense_credit_by_hand(tmp_path, tokenizer, scripted, loss_type, alpha):
     assert_gradients_equal(trainer, batch, expected, loss_type)
 
 
-def test_merging_episodes_pays_with_credit_by_episode_alone():
-    two, one = ([[0, 10, 20]], [np.array([0.0, 0.5, 1.0])]), ([[0, 20]], [np.array([0.0, 1.0])])
-    assert dense_credit(*one, 20).sum() == 2 * dense_credit(*two, 20).sum()
-    assert dense_credit(*one, 20, horizon=7) == pytest.approx(dense_credit(*two, 20, horizon=7))
+def test_merging_episodes_always_pays_by_episode_and_on_average_not_within_a_horizon():
+    def credit(*success, horizon):
+        ends = np.linspace(0, 20, len(success)).astype(int).tolist()
+        return dense_credit([ends], [np.array(success)], 20, horizon)
+
+    early, late, even, merged = (0.0, 0.8, 1.0), (0.0, 0.2, 1.0), (0.0, 0.5, 1.0), (0.0, 1.0)
+    for apart in (early, late, even):
+        assert credit(*merged, horizon=0).sum() == pytest.approx(2 * credit(*apart, horizon=0).sum())
+    assert credit(*merged, horizon=7) == pytest.approx(credit(*even, horizon=7))
+    assert credit(*merged, horizon=7) == pytest.approx((credit(*early, horizon=7) + credit(*late, horizon=7)) / 2)
+    assert credit(*early, horizon=7).sum() < credit(*merged, horizon=7).sum() < credit(*late, horizon=7).sum()
+
+
+def test_the_length_of_an_episode_is_the_mean_over_all_ranks(tmp_path, tokenizer, monkeypatch):
+    trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"})
+    assert trainer._episode_length([[0, 4, 10], [3]]) == 5
+    monkeypatch.setattr(mrt_plugin.trainer, "gather_object", lambda mine: [*mine, (20, 1)])
+    assert trainer._episode_length([[0, 4, 10], [3]]) == 10
+    assert trainer._episode_length([[3]]) == 20
 
 
 @pytest.mark.parametrize("lengths", [0.5, 1.0])

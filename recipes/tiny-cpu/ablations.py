@@ -29,7 +29,7 @@ def with_gains(change, ends, success, width, horizon=0.0):
 
 
 def shuffled(gains):
-    """The progress of a trace in random order: as much credit as before, on other episodes."""
+    """The progress of a trace's episodes in random order."""
     generator = np.random.default_rng(abs(hash(tuple(map(tuple, gains)))))
     return [generator.permutation(row) for row in gains]
 
@@ -65,12 +65,12 @@ def scalar(gains):
 
 
 def with_answer(ends, success, width, horizon=0.0):
-    """The last episode takes in the tokens of the answer, so that they get its progress as well."""
-    return dense_credit([[*row[:-1], width] if len(row) > 1 else row for row in ends], success, width, horizon)
+    """Without a horizon: the tokens of the answer get the progress of the last episode as well."""
+    return dense_credit([[*row[:-1], width] if len(row) > 1 else row for row in ends], success, width)
 
 
 def spread(ends, success, width, horizon=0.0):
-    """Each token gets the progress per token of its episode, times `LENGTH`."""
+    """Each token gets the progress per token of its episode, times `LENGTH`: the same in total, however divided."""
     return LENGTH * dense_credit(ends, success, width, horizon=1)
 
 

@@ -67,18 +67,23 @@ METHODS = {  # the recipe, and what differs from it
     "STaR, MRT": ["sft/config_star.yaml", "--selection", "mrt"],
 }
 BASELINE, CHOSEN = "GRPO", "MRT dense"
-VARIANTS = {  # the method, whose learning rate it takes, and what differs from it
+VARIANTS = {  # the method that it varies, with whose learning rate, and what differs from it
     **{f"alpha {alpha}": (CHOSEN, ["--mrt_alpha", alpha]) for alpha in ("0.2", "0.4", "0.8", "1.6")},
     **{f"horizon {lengths}": (CHOSEN, ["--mrt_horizon", lengths]) for lengths in ("0.5", "2", "4")},
     **{f"J of {n} samples": (CHOSEN, ["--mrt_estimator", "sample", "--mrt_samples", n]) for n in ("1", "4", "16")},
     "no outcome term": (CHOSEN, ["--reward_weights", "0", "1"]),
-    **{f"progress {name}": (CHOSEN, ["--variant", name]) for name in ("shuffled", "with-answer")},
+    "progress shuffled": (CHOSEN, ["--variant", "shuffled"]),
     **{
         f"by episode, {name}": ("MRT dense, by episode", ["--variant", name])
-        for name in ("centred", "to-go-0.5", "to-go-1", "spread", "scalar")
+        for name in ("centred", "to-go-0.5", "to-go-1", "spread", "scalar", "with-answer")
     },
 }
 STAR_ITERATIONS, STAR_ROWS = 3, 4  # rows of a problem
+
+
+def varied(method: str) -> str:
+    """The method that a variant varies, and else the method itself."""
+    return VARIANTS[method][0] if method in VARIANTS else method
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,8 @@ class Setting:
 
     @property
     def arguments(self) -> list[str]:
-        method, options = VARIANTS.get(self.method, (self.method, []))
-        return [*METHODS[method], *options]
+        _, options = VARIANTS.get(self.method, (None, []))
+        return [*METHODS[varied(self.method)], *options]
 
 
 def call(log: Path, *command: str) -> None:
@@ -309,7 +314,7 @@ def main(folder: Path, results: Path, fast: bool) -> None:
             train_all(Setting(task, method, best[task, method], seed, steps) for seed, method, task in more)
         if not fast:
             more = product(range(1, 4), VARIANTS, tasks)
-            train_all(Setting(t, variant, best[t, VARIANTS[variant][0]], seed, steps) for seed, variant, t in more)
+            train_all(Setting(task, variant, best[task, varied(variant)], seed, steps) for seed, variant, task in more)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import ArrayLike
-from reproduce import BASELINE, BUDGETS, CHOSEN, METHODS, TASKS, TRAINED, VARIANTS, best_rates, read
+from reproduce import BASELINE, BUDGETS, CHOSEN, METHODS, TASKS, TRAINED, VARIANTS, best_rates, read, varied
 
 from mrt_plugin.analysis.figures import COLORS, DASHES, STYLE
 from mrt_plugin.analysis.runs import Estimate, markdown
@@ -40,7 +40,7 @@ class Results:
         self.runs: dict[str, list[dict]] = {}
         for record in mine:
             method = record["method"]
-            rate = self.rates.get(VARIANTS.get(method, [method])[0])
+            rate = self.rates.get(varied(method))
             usual = record["seed"] > 0 and (record["learning_rate"], record["steps"]) == (rate, self.steps)
             if method == START or usual:
                 self.runs.setdefault(method, []).append(record)
@@ -131,12 +131,13 @@ def main_table(results: Results) -> list[dict]:
 
 
 def variants_table(results: Results) -> list[dict]:
-    """Accuracy of variants of dense credit, beside the chosen and the baseline, and how soon it rises."""
+    """Accuracy of variants, beside the methods that they vary and the baseline, and how soon it rises."""
     rows = []
-    for method in (one for one in (CHOSEN, *VARIANTS) if one in results.runs):
+    names = dict.fromkeys(name for variant in VARIANTS for name in (varied(variant), variant))
+    for method in (name for name in names if name in results.runs):
         curve = results.accuracy(method)
         row = {"credit": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at(TRAINED), curve))}
-        for name, other in (("less the chosen", CHOSEN), ("less GRPO's", BASELINE)):
+        for name, other in (("less what it varies", varied(method)), ("less GRPO's", BASELINE)):
             if other != method and other in results.runs:
                 row[name] = difference(at(TRAINED), curve, results.accuracy(other))
         row["mean of all evaluations"] = over_seeds(learning_curves(results, method)[:, 1:, 2].mean(axis=1))
@@ -252,7 +253,7 @@ def draw_behaviour(results: Results, figure) -> None:
 
 
 FIGURES = {"accuracy": (draw_accuracy, 11), "behaviour": (draw_behaviour, 7.5)}
-SHOWN = (START, BASELINE, CHOSEN, "MRT mixed, online", "length penalty")
+SHOWN = (START, BASELINE, CHOSEN, "MRT dense, by episode", "MRT mixed, online", "length penalty")
 
 
 def looks(results: Results):
