@@ -140,7 +140,7 @@ def variants_table(results: Results) -> list[dict]:
         for name, other in (("less what it varies", varied(method)), ("less GRPO's", BASELINE)):
             if other != method and other in results.runs:
                 row[name] = difference(at(TRAINED), curve, results.accuracy(other))
-        row["mean of all evaluations"] = over_seeds(learning_curves(results, method)[:, 1:, 2].mean(axis=1))
+        row["mean over updates"] = over_seeds(heights(learning_curves(results, method), 0, results.steps))
         rows.append(row)
     return rows
 
@@ -180,16 +180,19 @@ def sweep_table(results: Results) -> list[dict]:
 
 
 def tokens_table(results: Results) -> list[dict]:
-    """Accuracy on validation problems: at equal updates, at equal tokens of training, and how soon it rises."""
+    """Accuracy on validation problems: at equal updates and tokens of training, and its means over either."""
     curves = {method: learning_curves(results, method) for method in results.methods}
     curves = {method: some for method, some in curves.items() if len(some)}
     least = min((some[:, -1, 1].mean() for some in curves.values()), default=0)
+    for_millions = f"{least / 1e6:.2f} million tokens"
     return [
         {
             "method": method,
             f"at {results.steps} updates": over_seeds(some[:, -1, 2]),
-            f"at {least / 1e6:.2f} million tokens": over_seeds([np.interp(least, *curve[:, 1:3].T) for curve in some]),
-            "mean of all evaluations": over_seeds(some[:, 1:, 2].mean(axis=1)),
+            f"at {for_millions}": over_seeds([np.interp(least, *curve[:, 1:3].T) for curve in some]),
+            "mean over updates": over_seeds(heights(some, 0, results.steps)),
+            f"mean over {for_millions}": over_seeds(heights(some, 1, least)),
+            "the same, drawn": over_seeds(heights(some, 4, least)),
         }
         for method, some in curves.items()
     ]
@@ -201,11 +204,20 @@ def over_seeds(values: ArrayLike) -> str:
     return f"{np.mean(values):.3f}{error}"
 
 
+def heights(curves: np.ndarray, axis: int, end: float) -> list[float]:
+    """The mean of each learning curve from 0 to `end`, linear between evaluations: how high it is, and how soon."""
+    grid = np.linspace(0, end, 200)
+    return [float(np.interp(grid, curve[:, axis], curve[:, 2]).mean()) for curve in curves]
+
+
 def learning_curves(results: Results, method: str) -> np.ndarray:
-    """(seeds, points, 4): updates, tokens, and on validation problems accuracy and length in tokens."""
-    start = results.runs[START][0]
-    first = [0, 0, start["validation"], start["validation_tokens"]]
-    return np.array([[first, *run["curve"]] for run in results.runs[method] if run.get("curve")])
+    """(seeds, points, 5): updates, tokens, on validation problems accuracy and length, and tokens that were drawn."""
+    start, curves = results.runs[START][0], []
+    for run in (run for run in results.runs[method] if run.get("curve")):
+        points = [[0, 0, start["validation"], start["validation_tokens"]], *run["curve"]]
+        drawn = run["training_tokens"]["drawn"] / sum(run["training_tokens"].values())
+        curves.append([[*point, drawn * point[1]] for point in points])
+    return np.array(curves)
 
 
 TABLES = {
@@ -228,7 +240,7 @@ def draw_accuracy(results: Results, figure) -> None:
             BUDGETS, [e.low for e in ends], [e.high for e in ends], color=look["color"], alpha=0.12, lw=0
         )
         if len(learned := learning_curves(results, method)):
-            update, spent, right, _ = learned.mean(axis=0).T
+            update, spent, right, *_ = learned.mean(axis=0).T
             updates.plot(update, right, **look)
             tokens.plot(spent / 1e6, right, **look)
     budget.axvline(TRAINED, color="0.6", lw=1)
@@ -243,7 +255,7 @@ def draw_behaviour(results: Results, figure) -> None:
     for method, look in looks(results):
         runs = results.runs[method]
         if len(learned := learning_curves(results, method)):
-            update, _, _, length = learned.mean(axis=0).T
+            update, _, _, length, _ = learned.mean(axis=0).T
             lengths.plot(update, length, **look)
         counts = np.sum([run["progress"] for run in runs], axis=0)
         gains.plot(np.arange(-10, 11) / 10, counts / counts.sum(), label=method, **look)
