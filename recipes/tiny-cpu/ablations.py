@@ -57,11 +57,12 @@ def to_go(gains, discount):
     return result
 
 
-def scalar(gains):
+def scalar(ends, success, width, horizon=0.0):
     """J_G - J_0, less its mean over the group, for the whole thinking: a second outcome reward, and no episodes."""
-    totals = [row.sum() for row in gains]
+    totals = [np.nansum(progress(row)) for row in success]
     means = np.repeat(np.mean(np.reshape(totals, (-1, GROUP)), axis=1), GROUP)
-    return [np.full(len(row), total - mean) for row, total, mean in zip(gains, totals, means, strict=True)]
+    centred_totals = zip(success, totals, means, strict=True)
+    return dense_credit(ends, [np.arange(len(row)) * (total - mean) for row, total, mean in centred_totals], width)
 
 
 def with_answer(ends, success, width, horizon=0.0):
@@ -79,7 +80,7 @@ VARIANTS = {
     "centred": partial(with_gains, centred),
     "to-go-0.5": partial(with_gains, partial(to_go, discount=0.5)),
     "to-go-1": partial(with_gains, partial(to_go, discount=1.0)),
-    "scalar": partial(with_gains, scalar),
+    "scalar": scalar,
     "with-answer": with_answer,
     "spread": spread,
 }
