@@ -113,6 +113,7 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     runs = tmp_path / "runs"
     runs.mkdir()
     found = [record("warm start", 0, 0.2), record("GRPO", 0, 0.3), record("GRPO", 0, 0.4, rate=2e-4)]
+    found += [record("GRPO", 0, 0.5, rate=8e-4)]  # shown, but none of the rates to choose from
     found += [record("GRPO", 1, 0.4, rate=2e-4), record("GRPO", 2, 0.4, rate=2e-4), record("GRPO", 1, 0.9)]
     found += [record("MRT dense", 0, 0.5), record("MRT dense", 1, 0.6), record("progress shuffled", 1, 0.5)]
     found += [record("MRT dense, by episode", seed, 0.3, rate=2e-4) for seed in (0, 1)]
@@ -136,7 +137,7 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     assert re.search(r"MRT dense +\| 1 +\| 0.600 .*\+0.200 \[\+0.200, \+0.200\] +\| 2.00 \[2.00, 2.00\]", text)
     assert re.search(r"\| GRPO +\| 0.400 ± 0.000 +\| 0.400 ± 0.000 +\| 0.250 ± 0.000 +\| 0.250 ", text)
     assert re.search(r"\| MRT dense +\| 0.600 +\| 0.600 +\| 0.350 +\| 0.350 +\| 0.475 +\|", text)
-    assert re.search(r"\| GRPO +\| 0.300 +\| \*\*0.400\*\* +\|", text)
+    assert re.search(r"\| GRPO +\| 0.300 +\| \*\*0.400\*\* +\| 0.500 +\|", text)
     assert (tmp_path / "figures/accuracy-search.png").stat().st_size > 10_000
 
 

@@ -283,8 +283,9 @@ def read(records: Path) -> list[dict]:
 
 
 def best_rates(found: list[dict], steps: int) -> dict[tuple[str, str], float]:
-    """For each task and method, the learning rate with the highest accuracy on validation problems."""
+    """For each task and method, the one of its learning rates with the highest accuracy on validation problems."""
     swept = [r for r in found if r.get("steps") == steps and r["seed"] == 0 and r["method"] in METHODS]
+    swept = [record for record in swept if record["learning_rate"] in LEARNING_RATES]
     swept.sort(key=lambda record: record["validation"])
     return {(record["task"], record["method"]): record["learning_rate"] for record in swept}
 
