@@ -110,12 +110,11 @@ def dense_credit(
     for row, (row_ends, row_success) in enumerate(zip(ends, success, strict=True)):
         gains = np.nan_to_num(progress(row_success))
         if horizon:
-            rise = np.concatenate([[0.0], np.cumsum(gains)])
-            tokens = np.arange(row_ends[0], row_ends[-1])
-            ahead, now = (np.interp(at, row_ends, rise) for at in (tokens + horizon, tokens))
-            credit[row, row_ends[0] : row_ends[-1]] = ahead - now
+            rise, tokens = np.cumsum([0.0, *gains]), np.arange(row_ends[0], row_ends[-1])
+            gained = np.interp(tokens + horizon, row_ends, rise) - np.interp(tokens, row_ends, rise)
         else:
-            credit[row, row_ends[0] : row_ends[-1]] = np.repeat(gains, np.diff(row_ends))
+            gained = np.repeat(gains, np.diff(row_ends))
+        credit[row, row_ends[0] : row_ends[-1]] = gained
     return credit
 
 

@@ -230,10 +230,8 @@ class MRTTrainer(GRPOTrainer):
 
     def _episode_length(self, ends: list[list[int]]) -> float:
         """Mean tokens of an episode, over all ranks."""
-        tokens, episodes = map(
-            sum, zip(*gather_object([(row[-1] - row[0], len(row) - 1) for row in ends]), strict=True)
-        )
-        return tokens / max(episodes, 1)
+        lengths = gather_object(np.concatenate([np.diff(row) for row in ends]).tolist())
+        return float(np.mean(lengths)) if lengths else 0.0
 
 
 def _prepend(head: str, completion: str | list[dict]):

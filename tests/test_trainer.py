@@ -242,9 +242,11 @@ def test_merging_episodes_always_pays_by_episode_and_on_average_not_within_a_hor
 def test_the_length_of_an_episode_is_the_mean_over_all_ranks(tmp_path, tokenizer, monkeypatch):
     trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"})
     assert trainer._episode_length([[0, 4, 10], [3]]) == 5
-    monkeypatch.setattr(mrt_plugin.trainer, "gather_object", lambda mine: [*mine, (20, 1)])
+    monkeypatch.setattr(mrt_plugin.trainer, "gather_object", lambda mine: [*mine, 20])
     assert trainer._episode_length([[0, 4, 10], [3]]) == 10
     assert trainer._episode_length([[3]]) == 20
+    monkeypatch.setattr(mrt_plugin.trainer, "gather_object", lambda mine: mine)
+    assert trainer._episode_length([[3]]) == 0  # no episode on any rank
 
 
 @pytest.mark.parametrize("lengths", [0.5, 1.0])

@@ -57,17 +57,16 @@ def to_go(gains, discount):
     return result
 
 
-def scalar(ends, success, width, horizon=0.0):
+def scalar(gains):
     """J_G - J_0, less its mean over the group, for the whole thinking: a second outcome reward, and no episodes."""
-    totals = [np.nansum(progress(row)) for row in success]
+    totals = [row.sum() for row in gains]
     means = np.repeat(np.mean(np.reshape(totals, (-1, GROUP)), axis=1), GROUP)
-    centred_totals = zip(success, totals, means, strict=True)
-    return dense_credit(ends, [np.arange(len(row)) * (total - mean) for row, total, mean in centred_totals], width)
+    return [np.full(len(row), total - mean) for row, total, mean in zip(gains, totals, means, strict=True)]
 
 
 def with_answer(ends, success, width, horizon=0.0):
-    """Without a horizon: the tokens of the answer get the progress of the last episode as well."""
-    return dense_credit([[*row[:-1], width] if len(row) > 1 else row for row in ends], success, width)
+    """The last episode takes in the answer, whose tokens, without a horizon, get its progress as well."""
+    return dense_credit([[*row[:-1], width] if len(row) > 1 else row for row in ends], success, width, horizon)
 
 
 def spread(ends, success, width, horizon=0.0):
@@ -80,7 +79,7 @@ VARIANTS = {
     "centred": partial(with_gains, centred),
     "to-go-0.5": partial(with_gains, partial(to_go, discount=0.5)),
     "to-go-1": partial(with_gains, partial(to_go, discount=1.0)),
-    "scalar": scalar,
+    "scalar": partial(with_gains, scalar),
     "with-answer": with_answer,
     "spread": spread,
 }

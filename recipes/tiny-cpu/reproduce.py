@@ -72,7 +72,8 @@ VARIANTS = {  # the method that it varies, with whose learning rate, and what di
     **{f"horizon {lengths}": (CHOSEN, ["--mrt_horizon", lengths]) for lengths in ("0.5", "2", "4")},
     **{f"J of {n} samples": (CHOSEN, ["--mrt_estimator", "sample", "--mrt_samples", n]) for n in ("1", "4", "16")},
     "no outcome term": (CHOSEN, ["--reward_weights", "0", "1"]),
-    **{f"progress {name}": (CHOSEN, ["--variant", name]) for name in ("shuffled", "scalar")},
+    "progress shuffled": (CHOSEN, ["--variant", "shuffled"]),
+    "progress scalar": (CHOSEN, ["--mrt_horizon", "0", "--variant", "scalar"]),
     **{
         f"by episode, {name}": ("MRT dense, by episode", ["--variant", name])
         for name in ("centred", "to-go-0.5", "to-go-1", "spread", "with-answer")

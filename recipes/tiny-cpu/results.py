@@ -184,14 +184,14 @@ def tokens_table(results: Results) -> list[dict]:
     curves = {method: learning_curves(results, method) for method in results.methods}
     curves = {method: some for method, some in curves.items() if len(some)}
     least = min((some[:, -1, 1].mean() for some in curves.values()), default=0)
-    for_millions = f"{least / 1e6:.2f} million tokens"
+    tokens = f"{least / 1e6:.2f} million tokens"
     return [
         {
             "method": method,
             f"at {results.steps} updates": over_seeds(some[:, -1, 2]),
-            f"at {for_millions}": over_seeds([np.interp(least, *curve[:, 1:3].T) for curve in some]),
+            f"at {tokens}": over_seeds([np.interp(least, *curve[:, 1:3].T) for curve in some]),
             "mean over updates": over_seeds(heights(some, 0, results.steps)),
-            f"mean over {for_millions}": over_seeds(heights(some, 1, least)),
+            f"mean over {tokens}": over_seeds(heights(some, 1, least)),
             "the same, drawn": over_seeds(heights(some, 4, least)),
         }
         for method, some in curves.items()
