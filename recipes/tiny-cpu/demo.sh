@@ -2,7 +2,7 @@
 # MRT on a laptop, from nothing: no GPU, no model hub, no data hub. Read it from top to bottom; it is the whole story.
 #
 #     make demo         about a quarter of an hour on two CPU cores
-#     make demo-fast    the same stages in about two minutes, too short for the model to learn
+#     make demo-fast    the same stages in two to three minutes, too short for the model to learn
 #
 # A stage whose result is there is not done again; remove runs/demo to start over.
 set -euo pipefail
