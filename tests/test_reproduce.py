@@ -15,7 +15,9 @@ from mrt_plugin.episodes import episode_spans
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "tiny-cpu"))
 import ablations  # noqa: E402
+import count_tokens  # noqa: E402
 import make_clues  # noqa: E402
+import measure  # noqa: E402
 import reproduce  # noqa: E402
 import results  # noqa: E402
 
@@ -150,12 +152,23 @@ def test_tokens_of_training_count_branches_and_prefixes(tmp_path):
         {"step": 10, "completions/mean_length": 50.0},
     ]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": log}))
-    assert reproduce.history(tmp_path, drawn=False) == {
+    assert measure.history(tmp_path, drawn=False) == {
         "training_tokens": {"drawn": 5 * (6400 + 1000 + 3200), "scored": 5 * 600},
         "curve": [[5, 40000, 0.5, 80.0]],
         "shape": [[5, 0.25, 3.5]],
     }
-    assert reproduce.history(tmp_path, drawn=True)["training_tokens"] == {"drawn": 5 * 11200, "scored": 0}
+    assert measure.history(tmp_path, drawn=True)["training_tokens"] == {"drawn": 5 * 11200, "scored": 0}
+
+
+def test_tokens_of_a_builder_are_those_of_all_its_calls(tmp_path):
+    class Sampler:
+        def sample(self, prompts, n, settings):
+            return [[[7] * len(prompt)] * n for prompt in prompts]
+
+    sampler = count_tokens.counting(Sampler(), tmp_path / "tokens")
+    assert sampler.sample([[1], [1, 2]], 2, None) == [[[7], [7]], [[7, 7], [7, 7]]]
+    sampler.sample([[1, 2, 3]], 1, None)
+    assert (tmp_path / "tokens").read_text() == "9"
 
 
 def test_repeats_come_to_what_an_earlier_episode_had():
@@ -163,8 +176,8 @@ def test_repeats_come_to_what_an_earlier_episode_had():
     found = "Wait x=5.\n\n3*5.\n\n5 (yes)."
     completion = "".join(episodes) + found + "\n\n" + found + "\n</think>\n\n5"
     success = [0.1, 0.2, 0.2, 0.2, 1.0, 1.0]
-    assert reproduce.repeats(completion, success) == [False, False, True, False]  # the check of 5 is not one
-    assert reproduce.repeats("".join(episodes)[:-3], success) == [False, False, False]  # cut within its paragraph
+    assert measure.repeats(completion, success) == [False, False, True, False]  # the check of 5 is not one
+    assert measure.repeats("".join(episodes)[:-3], success) == [False, False, False]  # cut within its paragraph
 
 
 def test_a_variant_is_the_method_that_it_varies_and_its_own_options():
@@ -179,8 +192,7 @@ def test_a_run_that_is_recorded_is_not_done_again(tmp_path, monkeypatch):
     setting, start = reproduce.Setting("search", "GRPO", 1e-4, 0, 150), tmp_path / "search"
     (start / "warm-start").mkdir(parents=True)
     (start / "warm-start" / "model.safetensors").write_bytes(b"weights")
-    monkeypatch.setattr(reproduce, "train", lambda *given: None)
-    monkeypatch.setattr(reproduce, "history", lambda *given, **named: {})
+    monkeypatch.setattr(reproduce, "train", lambda *given: {})
     monkeypatch.setattr(reproduce, "measurements", lambda *given: {"validation": 0.5})
     (tmp_path / "work" / setting.name).mkdir(parents=True)  # of a run that was stopped
     reproduce.run(setting, start, tmp_path / "work", tmp_path / "runs")
@@ -194,4 +206,4 @@ def test_a_run_that_is_recorded_is_not_done_again(tmp_path, monkeypatch):
 
 def test_a_failing_run_says_where_its_log_is(tmp_path):
     with pytest.raises(RuntimeError, match=r"failed; see .*log:\n(?s:.*)ModuleNotFoundError"):
-        reproduce.call(tmp_path / "log", "-c", "import no_such_module")
+        measure.call(tmp_path / "log", "-c", "import no_such_module")

@@ -20,8 +20,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,18 +30,12 @@ from pathlib import Path
 
 import torch
 from datasets import load_dataset
+from measure import LOGGING_STEPS, RECIPES, ROLLOUTS, call, history, measurements, validate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mrt_plugin.analysis.runs import Run, load_run
-from mrt_plugin.episodes import episode_spans, thinking_span
-from mrt_plugin.progress import progress
 
-
-RECIPES = Path(__file__).parent
-ROLLOUTS, STEPS, FAST_STEPS, EVAL_STEPS, LOGGING_STEPS = 64, 150, 50, 25, 5  # rollouts of an update; updates
+STEPS, FAST_STEPS, EVAL_STEPS = 150, 50, 25  # updates
 LEARNING_RATES = [5e-5, 1e-4, 2e-4, 4e-4]
-BUDGETS, TRAINED = [*range(40, 321, 20)], 160  # tokens
-KNOWN = 0.9  # success probability of a trace that has found the answer
 
 TASKS = {  # what makes it, and steps of its warm start; after half as many, clues has not learned the sums
     "search": (["make_problems.py", "--validation", "50"], 600),
@@ -109,20 +101,6 @@ class Setting:
         return [*METHODS[varied(self.method)], *options]
 
 
-def call(log: Path, *command: str) -> None:
-    """Runs a Python command on one core; its output goes to a file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a") as output:
-        done = subprocess.run(
-            [sys.executable, *map(str, command)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=output,
-            stderr=output,
-        )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))} failed; see {log}:\n{log.read_text()[-2000:]}")
-
-
 def prepare(task: str, start: Path, scratch: Path) -> None:
     """What all runs of a task begin from, in the folder `start`: problems, the warm start, and its prefixes."""
     if start.exists():
@@ -152,102 +130,45 @@ def prepare(task: str, start: Path, scratch: Path) -> None:
     shutil.move(scratch, start)
 
 
-def train(setting: Setting, start: Path, out: Path) -> None:
+def train(setting: Setting, start: Path, out: Path) -> dict:
+    """Leaves the trained model in out / "model"; returns what is kept of the training."""
     recipe, *options = setting.arguments
     script = [RECIPES / "ablations.py"] if "--variant" in options else ["-m", "mrt_plugin.grpo"]
     common = ["--config", RECIPES / recipe, "--learning_rate", setting.learning_rate, "--seed", setting.seed]
     if recipe.startswith("sft"):
-        fine_tune(setting, start, out, common, options)
-        return
+        return fine_tune(setting, start, out, common, options)
     problems = start / ("prefixed" if "dataset" in options else "problems")
     held_out = ["--dataset_test_split", "validation", "--eval_strategy", "steps", "--eval_steps", EVAL_STEPS]
     held_out += ["--num_generations_eval", 4, "--per_device_eval_batch_size", 200]
     data = ["--model_name_or_path", start / "warm-start", "--dataset_name", problems, "--output_dir", out / "model"]
     length = ["--max_steps", setting.steps, "--logging_steps", LOGGING_STEPS]
     call(out / "log", *script, *common, *data, *length, *held_out, *options)
+    return history(out / "model", drawn="likelihood" not in options or "sample" in options)
 
 
-def fine_tune(setting: Setting, start: Path, out: Path, common: list, selection: list) -> None:
+def fine_tune(setting: Setting, start: Path, out: Path, common: list, selection: list) -> dict:
     """STaR: in each iteration a third of the rollouts and of the updates."""
     model, problems = start / "warm-start", len((start / "problems" / "train.jsonl").read_text().splitlines())
+    updates, drawn, curve = setting.steps // STAR_ITERATIONS, 0, []
     sizes = ["--num_generations", setting.steps * ROLLOUTS // STAR_ITERATIONS // problems]
     sizes += ["--rows_per_problem", STAR_ROWS]
     for iteration in range(STAR_ITERATIONS):
         rows, tuned = out / f"rows-{iteration}", out / f"model-{iteration}"
         recipe = ["--config", RECIPES / "star/data_mrt.yaml", "--seed", 1000 * iteration + setting.seed]
         data = ["--model_name_or_path", model, "--dataset_name", start / "problems", "--output_dir", rows]
-        call(out / "log", "-m", "mrt_plugin.data.star", *recipe, *data, *sizes, *selection)
+        counted = [RECIPES / "count_tokens.py", "--count", out / "tokens"]
+        call(out / "log", *counted, *recipe, *data, *sizes, *selection)
+        drawn += int((out / "tokens").read_text())
         # In two columns, so that the problem is no target.
         turns = load_dataset(str(rows), split="train")
         turns = turns.map(lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]})
         turns.select_columns(["prompt", "completion"]).to_json(str(out / f"turns-{iteration}" / "train.jsonl"))
         data = ["--model_name_or_path", model, "--dataset_name", out / f"turns-{iteration}", "--output_dir", tuned]
-        length = ["--max_steps", setting.steps // STAR_ITERATIONS]
-        call(out / "log", "-m", "mrt_plugin.sft", *common, *data, *length)
+        call(out / "log", "-m", "mrt_plugin.sft", *common, *data, "--max_steps", updates)
         model = tuned
+        curve.append([(iteration + 1) * updates, drawn, *validate(model, start, out / f"validation-{iteration}")])
     model.rename(out / "model")
-
-
-def evaluate(model: Path, start: Path, out: Path, split: str, *options) -> Run:
-    data = ["--dataset_name", start / "problems", "--dataset_train_split", split, "--output_dir", out / split]
-    recipe = ["--config", RECIPES / "evaluation/regret.yaml", "--model_name_or_path", model]
-    call(out / "log", "-m", "mrt_plugin.analysis.evaluate", *recipe, *data, *options)
-    return load_run(out / split)
-
-
-def measurements(model: Path, start: Path, out: Path) -> dict:
-    """What is kept of a model: means over validation problems, and one number for each test problem."""
-    few = ["--regret", "false", "--extensions", 0, "--num_generations", 16]
-    validation = evaluate(model, start, out, "validation", *few)
-    longest = ["--max_completion_length", BUDGETS[-1], "--mrt_estimator", "likelihood", "--extensions", 2]
-    test = evaluate(model, start, out, "test", *longest)
-    curves = [rollout.success_probability for rollout in test.rollouts]
-    steps = [(before, gain) for curve in curves for before, gain in zip(curve, progress(curve), strict=False)]
-    rows = load_dataset(str(out / "test"), split="train")
-    again = [flag for row in rows for flag in repeats(row["completion"], row["success_probability"])]
-    return {
-        "validation": float(validation.pass_at_1().mean()),
-        "validation_tokens": sum(rollout.tokens for rollout in validation.rollouts) / len(validation.rollouts),
-        "accuracy": {budget: rounded(test.pass_at_1(budget)) for budget in BUDGETS},
-        "tokens": rounded(test.each(lambda group: sum(r.tokens for r in group) / len(group)), 1),
-        "regret": {budget: rounded(test.regret(budget)) for budget in test.budgets()},
-        "cut": sum(rollout.tokens > TRAINED for rollout in test.rollouts) / len(test.rollouts),
-        "episodes": len(steps) / len(curves),
-        "idle": sum(before > KNOWN and gain > -0.1 for before, gain in steps) / max(len(steps), 1),
-        "repeats": sum(again) / max(len(again), 1),
-        "progress": [sum(round(gain * 10) == tenth for _, gain in steps) for tenth in range(-10, 11)],
-    }
-
-
-def repeats(completion: str, success_probability: list[float]) -> list[bool]:
-    """For each episode before success: whether it came to what an earlier one had, in its last paragraph."""
-    span = thinking_span(completion)
-    thinking = completion[slice(*span)] if span else ""
-    ends = [thinking[start:end].rstrip().rpartition("\n\n")[2] for start, end in episode_spans(thinking)]
-    return [end in ends[:j] for j, end in enumerate(ends) if success_probability[j] <= KNOWN]
-
-
-def rounded(values: Iterable[float], digits: int = 4) -> list[float]:
-    return [round(float(value), digits) for value in values]
-
-
-def history(model: Path, drawn: bool) -> dict:
-    """What training cost, and how it went; `drawn` says whether tokens of branches were drawn, or else scored."""
-    log = json.loads((model / "trainer_state.json").read_text())["log_history"]
-    tokens, curve, shape = {"drawn": 0.0, "scored": 0.0}, [], []
-    for entry in log:
-        if "completions/mean_length" in entry:
-            written = ROLLOUTS * entry["completions/mean_length"] + entry.get("mrt/prefix_tokens", 0.0)
-            tokens["drawn"] += LOGGING_STEPS * written
-            tokens["drawn" if drawn else "scored"] += LOGGING_STEPS * entry.get("mrt/branch_tokens", 0.0)
-            if "mrt/episodes_mean" in entry:  # updates, share of rollouts that are cut, episodes of a rollout
-                point = [entry[name] for name in ("completions/clipped_ratio", "mrt/episodes_mean")]
-                shape.append([entry["step"], *rounded(point)])
-        elif "eval_rewards/mrt_accuracy/mean" in entry:  # updates, tokens, accuracy, tokens of a completion
-            point = [entry[f"eval_{name}"] for name in ("rewards/mrt_accuracy/mean", "completions/mean_length")]
-            curve.append([entry["step"], round(sum(tokens.values())), *rounded(point)])
-    spent = {kind: round(count) for kind, count in tokens.items()}
-    return {"training_tokens": spent, "curve": curve, "shape": shape} if curve else {}
+    return {"training_tokens": {"drawn": drawn, "scored": 0}, "curve": curve}
 
 
 def run(setting: Setting | None, start: Path, out: Path, records: Path) -> None:
@@ -261,16 +182,11 @@ def run(setting: Setting | None, start: Path, out: Path, records: Path) -> None:
         return
     out, begin = out / name, time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
-    model = start / "warm-start"
-    if setting:
-        train(setting, start, out)
-        model = out / "model"
+    kept = train(setting, start, out) if setting else {}
     seconds = time.perf_counter() - begin
     found = asdict(setting) if setting else {"task": start.name, "method": "warm start", "seed": 0}
     found |= {"date": date.today().isoformat(), "seconds": round(seconds), "start": digest}
-    if setting:
-        found |= history(model, drawn="sample" in setting.arguments or "likelihood" not in setting.arguments)
-    found |= measurements(model, start, out)
+    found |= kept | measurements(out / "model" if setting else start / "warm-start", start, out)
     records.mkdir(parents=True, exist_ok=True)
     partial = record.with_suffix(".part")
     partial.write_text(json.dumps(found) + "\n")

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from measure import BUDGETS, TRAINED
 from numpy.typing import ArrayLike
-from reproduce import BASELINE, BUDGETS, CHOSEN, METHODS, TASKS, TRAINED, VARIANTS, best_rates, read, varied
+from reproduce import BASELINE, CHOSEN, METHODS, TASKS, VARIANTS, best_rates, read, varied
 
 from mrt_plugin.analysis.figures import COLORS, DASHES, STYLE
 from mrt_plugin.analysis.runs import Estimate, markdown

@@ -1,0 +1,34 @@
+"""
+`mrt star` that also says how many tokens it drew, rollouts and answers, in a file.
+
+    python recipes/tiny-cpu/count_tokens.py --count runs/demo/tokens --config recipes/tiny-cpu/star/data_mrt.yaml
+"""
+
+import argparse
+from pathlib import Path
+
+from mrt_plugin.data import builder, star
+
+
+def counting(sampler, file: Path):
+    """The same sampler; with each call, the file has the number of tokens of all calls."""
+    sample, total = sampler.sample, 0
+
+    def counted(*call):
+        nonlocal total
+        drawn = sample(*call)
+        total += sum(len(token_ids) for completions in drawn for token_ids in completions)
+        file.write_text(str(total))
+        return drawn
+
+    sampler.sample = counted
+    return sampler
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--count", type=Path, required=True)
+    chosen, arguments = parser.parse_known_args()
+    load_sampler = builder.load_sampler
+    builder.load_sampler = lambda *given: counting(load_sampler(*given), chosen.count)
+    star.run(arguments)
