@@ -88,10 +88,14 @@ def at(budget: int) -> Callable[[np.ndarray], float]:
     return lambda curve: curve[BUDGETS.index(budget)]
 
 
-def gain_ratio(curve, baseline, start) -> float:
-    """What a method gains over the warm start, in gains of the baseline; NaN where that gains nothing."""
-    gain, of_baseline = (at(TRAINED)(one) - at(TRAINED)(start) for one in (curve, baseline))
+def over(gain: float, of_baseline: float) -> float:
+    """A gain in gains of the baseline; NaN where that gains nothing."""
     return gain / of_baseline if of_baseline > 0 else np.nan
+
+
+def gain_ratio(curve, baseline, start) -> float:
+    """What a method gains over the warm start, in gains of the baseline."""
+    return over(*(at(TRAINED)(one) - at(TRAINED)(start) for one in (curve, baseline)))
 
 
 def fewer_tokens(curve, baseline, start) -> float:
@@ -111,6 +115,11 @@ def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndar
     return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
+def ratio(statistic: Callable[..., float], *samples: np.ndarray) -> str:
+    found = interval(statistic, *samples)
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
 def main_table(results: Results) -> list[dict]:
     """Accuracy on test problems, beside the baseline's."""
     start, rows = results.accuracy(START), []
@@ -124,9 +133,8 @@ def main_table(results: Results) -> list[dict]:
             base = results.accuracy(BASELINE)
             row["less GRPO's"] = difference(at(TRAINED), curve, base)
             row[f"less GRPO's at {BUDGETS[-1]}"] = difference(at(BUDGETS[-1]), curve, base)
-            for name, ratio in (("gain / GRPO's", gain_ratio), ("times fewer tokens", fewer_tokens)):
-                found = interval(ratio, curve, base, start)
-                row[name] = f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            for name, statistic in (("gain / GRPO's", gain_ratio), ("times fewer tokens", fewer_tokens)):
+                row[name] = ratio(statistic, curve, base, start)
         rows.append(row)
     return rows
 
@@ -185,9 +193,9 @@ def tokens_table(results: Results) -> list[dict]:
     curves = {method: learning_curves(results, method) for method in results.methods}
     curves = {method: some for method, some in curves.items() if len(some)}
     least = min((some[:, -1, 1].mean() for some in curves.values()), default=0)
-    tokens = f"{least / 1e6:.2f} million tokens"
-    return [
-        {
+    tokens, early, rows = f"{least / 1e6:.2f} million tokens", results.steps // 3, []
+    for method, some in curves.items():
+        row = {
             "method": method,
             f"at {results.steps} updates": over_seeds(some[:, -1, 2]),
             f"at {tokens}": over_seeds([np.interp(least, *curve[:, 1:3].T) for curve in some]),
@@ -195,8 +203,11 @@ def tokens_table(results: Results) -> list[dict]:
             f"mean over {tokens}": over_seeds(heights(some, 1, least)),
             "the same, drawn": over_seeds(heights(some, 4, least)),
         }
-        for method, some in curves.items()
-    ]
+        if results.beside_baseline(method):
+            pair = (early_gains(curves[one], early) for one in (method, BASELINE))
+            row[f"gain / GRPO's after {early} updates"] = ratio(over, *pair)
+        rows.append(row)
+    return rows
 
 
 def over_seeds(values: ArrayLike) -> str:
@@ -209,6 +220,11 @@ def heights(curves: np.ndarray, axis: int, end: float) -> list[float]:
     """The mean of each learning curve from 0 to `end`, linear between evaluations: how high it is, and how soon."""
     grid = np.linspace(0, end, 200)
     return [float(np.interp(grid, curve[:, axis], curve[:, 2]).mean()) for curve in curves]
+
+
+def early_gains(curves: np.ndarray, updates: int) -> np.ndarray:
+    """(seeds, 1): what each learning curve has gained after so many updates."""
+    return np.array([[np.interp(updates, *curve[:, [0, 2]].T) - curve[0, 2]] for curve in curves])
 
 
 def learning_curves(results: Results, method: str) -> np.ndarray:
