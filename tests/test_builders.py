@@ -93,13 +93,13 @@ def test_star_keeps_the_thinking_up_to_the_highest_success_probability(tokenizer
     assert len(sampler.calls) == 2  # one for the rollouts, one for all branches
 
 
-def test_star_prefers_more_progress_then_fewer_tokens(tokenizer):
+def test_star_prefers_more_progress_and_not_fewer_tokens(tokenizer):
     success = {"": 0.25, ONE: 0.5, TWO: 1.0, ONE + TWO: 1.0}
     rollouts = [text + "</think>\n\n\\boxed{4}" for text in (ONE, ONE + TWO, TWO)]
     policy = Policy(Scripted(tokenizer, thinking(rollouts, success)), tokenizer)
     args = StarArguments(num_generations=3, max_completion_length=100, rows_per_problem=3)
     rows, _ = star.build([problem()], policy, 1, args, PROVER)
-    assert [row["trace"] for row in rows] == [2, 1, 0]
+    assert [row["trace"] for row in rows] == [1, 2, 0]
 
 
 @pytest.mark.parametrize("success", [{"": 0.5, ONE: 0.5}, {"": 0.5, ONE: 0.25}, {"": 0, ONE: 0}])

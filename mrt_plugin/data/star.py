@@ -100,7 +100,8 @@ def build(
 def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list[dict]:
     """
     What is kept of a problem's traces: of each its prefix with the highest J, the earliest of equals, if that is above
-    J_0 and a right answer was given there. The trace with the most progress first, the shorter of equals.
+    J_0 and a right answer was given there. The trace with the most progress first; equals stay in the order in which
+    they were drawn, since the shorter ones among them are those that were lucky.
     """
     kept = []
     for index, (trace, measurement) in enumerate(measured):
@@ -117,8 +118,8 @@ def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list
             "kept_episodes": best,
             "episodes": trace.episodes,
         }
-        kept.append(((success[0] - success[best], trace.cuts[best]), row))
-    return [row for _, row in sorted(kept, key=lambda item: item[0])]
+        kept.append((success[best] - success[0], row))
+    return [row for _, row in sorted(kept, key=lambda item: -item[0])]
 
 
 def select_outcome(tokenizer, prompt_ids, rollouts: Sequence[tuple[list[int], Trace]], solution: str) -> list[dict]:
