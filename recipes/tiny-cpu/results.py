@@ -189,25 +189,40 @@ def sweep_table(results: Results) -> list[dict]:
 
 
 def tokens_table(results: Results) -> list[dict]:
-    """Accuracy on validation problems: at equal updates and tokens of training, and its means over either."""
+    """
+    Accuracy on validation problems: at equal updates, and at as many tokens of training as both a method and the
+    baseline took, followed there by the difference from the baseline's.
+    """
     curves = {method: learning_curves(results, method) for method in results.methods}
     curves = {method: some for method, some in curves.items() if len(some)}
-    least = min((some[:, -1, 1].mean() for some in curves.values()), default=0)
-    tokens, early, rows = f"{least / 1e6:.2f} million tokens", results.steps // 3, []
+    early, rows = results.steps // 3, []
     for method, some in curves.items():
+        base = curves.get(BASELINE, some)
+        least = min(one[:, -1, 1].mean() for one in (some, base))
+        ours, theirs = at_tokens(some, least), at_tokens(base, least)
         row = {
             "method": method,
             f"at {results.steps} updates": over_seeds(some[:, -1, 2]),
-            f"at {tokens}": over_seeds([np.interp(least, *curve[:, 1:3].T) for curve in some]),
             "mean over updates": over_seeds(heights(some, 0, results.steps)),
-            f"mean over {tokens}": over_seeds(heights(some, 1, least)),
-            "the same, drawn": over_seeds(heights(some, 4, least)),
+            "million tokens": f"{least / 1e6:.2f}",
         }
+        for name, values in ours.items():
+            less = f"; {np.mean(values) - np.mean(theirs[name]):+.3f}" if results.beside_baseline(method) else ""
+            row[name] = over_seeds(values) + less
         if results.beside_baseline(method):
-            pair = (early_gains(curves[one], early) for one in (method, BASELINE))
+            pair = (early_gains(one, early) for one in (some, base))
             row[f"gain / GRPO's after {early} updates"] = ratio(over, *pair)
         rows.append(row)
     return rows
+
+
+def at_tokens(curves: np.ndarray, tokens: float) -> dict[str, list[float]]:
+    """What the learning curves come to within so many tokens of training."""
+    return {
+        "at them": [float(np.interp(tokens, *curve[:, 1:3].T)) for curve in curves],
+        "mean over them": heights(curves, 1, tokens),
+        "the same, drawn": heights(curves, 4, tokens),
+    }
 
 
 def over_seeds(values: ArrayLike) -> str:
