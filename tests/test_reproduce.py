@@ -77,7 +77,7 @@ def test_ratios_of_gains_and_tokens():
     assert results.gain_ratio(curve(0.8), curve(0.6), start) == pytest.approx(2)
     assert np.isnan(results.gain_ratio(curve(0.8), curve(0.4), start))
     learned = np.array([[[0, 0, 0.2], [100, 7e5, 0.6]], [[0, 0, 0.2], [100, 8e5, 0.4]]])
-    assert results.early_gains(learned, 50) == pytest.approx(np.array([[0.2], [0.1]]))
+    assert results.gains(learned, 50) == pytest.approx(np.array([[0.2], [0.1]]))
     # To 0.4 + 0.9 (0.6 - 0.4) = 0.58: between the measured points curves are linear.
     assert results.fewer_tokens(curve(1.16), curve(0.6), start) == pytest.approx((160 * 0.58 / 0.6) / 80, rel=1e-3)
     assert results.fewer_tokens(curve(0.6), curve(1.16), start) == pytest.approx(80 / (160 * 0.58 / 0.6), rel=1e-3)

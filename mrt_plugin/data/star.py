@@ -118,8 +118,8 @@ def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list
             "kept_episodes": best,
             "episodes": trace.episodes,
         }
-        kept.append((success[best] - success[0], row))
-    return [row for _, row in sorted(kept, key=lambda item: -item[0])]
+        kept.append((success[0] - success[best], row))
+    return [row for _, row in sorted(kept, key=lambda item: item[0])]
 
 
 def select_outcome(tokenizer, prompt_ids, rollouts: Sequence[tuple[list[int], Trace]], solution: str) -> list[dict]:

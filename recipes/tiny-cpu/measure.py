@@ -35,10 +35,12 @@ def call(log: Path, *command: str) -> None:
 
 
 def evaluate(model: Path, start: Path, out: Path, split: str, *options) -> Run:
-    data = ["--dataset_name", start / "problems", "--dataset_train_split", split, "--output_dir", out / split]
+    """A model on held-out problems; what has been evaluated already is only read."""
+    results = out / f"{model.name}-{split}"
+    data = ["--dataset_name", start / "problems", "--dataset_train_split", split, "--output_dir", results]
     recipe = ["--config", RECIPES / "evaluation/regret.yaml", "--model_name_or_path", model]
     call(out / "log", "-m", "mrt_plugin.analysis.evaluate", *recipe, *data, *options)
-    return load_run(out / split)
+    return load_run(results)
 
 
 def validate(model: Path, start: Path, out: Path) -> tuple[float, float]:
@@ -55,7 +57,7 @@ def measurements(model: Path, start: Path, out: Path) -> dict:
     test = evaluate(model, start, out, "test", *longest)
     curves = [rollout.success_probability for rollout in test.rollouts]
     steps = [(before, gain) for curve in curves for before, gain in zip(curve, progress(curve), strict=False)]
-    rows = load_dataset(str(out / "test"), split="train")
+    rows = load_dataset(str(out / f"{model.name}-test"), split="train")
     again = [flag for row in rows for flag in repeats(row["completion"], row["success_probability"])]
     return {
         "validation": validation,

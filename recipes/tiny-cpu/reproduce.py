@@ -72,7 +72,7 @@ VARIANTS = {  # the method that it varies, with whose learning rate, and what di
     },
 }
 ABLATED = "clues"  # the task of the variants: the one on which credit decides whether a training collapses
-STAR_ITERATIONS, STAR_ROWS = 3, 4  # rows of a problem
+STAR_MODELS, STAR_ROWS = ("model-1", "model-2", "model"), 4  # of the iterations; rows of a problem
 
 
 def varied(method: str) -> str:
@@ -149,11 +149,11 @@ def train(setting: Setting, start: Path, out: Path) -> dict:
 def fine_tune(setting: Setting, start: Path, out: Path, common: list, selection: list) -> dict:
     """STaR: in each iteration a third of the rollouts and of the updates."""
     model, problems = start / "warm-start", len((start / "problems" / "train.jsonl").read_text().splitlines())
-    updates, drawn, curve = setting.steps // STAR_ITERATIONS, 0, []
-    sizes = ["--num_generations", setting.steps * ROLLOUTS // STAR_ITERATIONS // problems]
+    updates, drawn, curve = setting.steps // len(STAR_MODELS), 0, []
+    sizes = ["--num_generations", setting.steps * ROLLOUTS // len(STAR_MODELS) // problems]
     sizes += ["--rows_per_problem", STAR_ROWS]
-    for iteration in range(STAR_ITERATIONS):
-        rows, tuned = out / f"rows-{iteration}", out / f"model-{iteration}"
+    for iteration, name in enumerate(STAR_MODELS):
+        rows, tuned = out / f"rows-{iteration}", out / name
         recipe = ["--config", RECIPES / "star/data_mrt.yaml", "--seed", 1000 * iteration + setting.seed]
         data = ["--model_name_or_path", model, "--dataset_name", start / "problems", "--output_dir", rows]
         counted = [RECIPES / "count_tokens.py", "--count", out / "tokens"]
@@ -166,8 +166,7 @@ def fine_tune(setting: Setting, start: Path, out: Path, common: list, selection:
         data = ["--model_name_or_path", model, "--dataset_name", out / f"turns-{iteration}", "--output_dir", tuned]
         call(out / "log", "-m", "mrt_plugin.sft", *common, *data, "--max_steps", updates)
         model = tuned
-        curve.append([(iteration + 1) * updates, drawn, *validate(model, start, out / f"validation-{iteration}")])
-    model.rename(out / "model")
+        curve.append([(iteration + 1) * updates, drawn, *validate(model, start, out)])
     return {"training_tokens": {"drawn": drawn, "scored": 0}, "curve": curve}
 
 

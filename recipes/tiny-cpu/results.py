@@ -116,6 +116,7 @@ def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndar
 
 
 def ratio(statistic: Callable[..., float], *samples: np.ndarray) -> str:
+    """A statistic with its interval, as factors are written."""
     found = interval(statistic, *samples)
     return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
@@ -210,7 +211,7 @@ def tokens_table(results: Results) -> list[dict]:
             less = f"; {np.mean(values) - np.mean(theirs[name]):+.3f}" if results.beside_baseline(method) else ""
             row[name] = over_seeds(values) + less
         if results.beside_baseline(method):
-            pair = (early_gains(one, early) for one in (some, base))
+            pair = (gains(one, early) for one in (some, base))
             row[f"gain / GRPO's after {early} updates"] = ratio(over, *pair)
         rows.append(row)
     return rows
@@ -219,7 +220,7 @@ def tokens_table(results: Results) -> list[dict]:
 def at_tokens(curves: np.ndarray, tokens: float) -> dict[str, list[float]]:
     """What the learning curves come to within so many tokens of training."""
     return {
-        "at them": [float(np.interp(tokens, *curve[:, 1:3].T)) for curve in curves],
+        "at them": reached(curves, 1, tokens),
         "mean over them": heights(curves, 1, tokens),
         "the same, drawn": heights(curves, 4, tokens),
     }
@@ -231,15 +232,20 @@ def over_seeds(values: ArrayLike) -> str:
     return f"{np.mean(values):.3f}{error}"
 
 
+def reached(curves: np.ndarray, axis: int, end: float) -> list[float]:
+    """Where each learning curve is at `end`, linear between evaluations."""
+    return [float(np.interp(end, curve[:, axis], curve[:, 2])) for curve in curves]
+
+
 def heights(curves: np.ndarray, axis: int, end: float) -> list[float]:
     """The mean of each learning curve from 0 to `end`, linear between evaluations: how high it is, and how soon."""
     grid = np.linspace(0, end, 200)
     return [float(np.interp(grid, curve[:, axis], curve[:, 2]).mean()) for curve in curves]
 
 
-def early_gains(curves: np.ndarray, updates: int) -> np.ndarray:
+def gains(curves: np.ndarray, updates: int) -> np.ndarray:
     """(seeds, 1): what each learning curve has gained after so many updates."""
-    return np.array([[np.interp(updates, *curve[:, [0, 2]].T) - curve[0, 2]] for curve in curves])
+    return np.subtract(reached(curves, 0, updates), curves[:, 0, 2])[:, None]
 
 
 def learning_curves(results: Results, method: str) -> np.ndarray:
