@@ -56,7 +56,8 @@ METHODS = {  # the recipe, and what differs from it
     "MRT mixed, data set": [MIXED, "--mrt_prefix", "dataset"],
     "MRT termination, data set": [TERMINATION, "--mrt_prefix", "dataset"],
     "STaR, outcome": ["sft/config_star.yaml", "--selection", "outcome"],
-    "STaR, MRT": ["sft/config_star.yaml", "--selection", "mrt"],
+    "STaR, MRT": ["sft/config_star.yaml", "--selection", "mrt", "--mrt_samples", "4"],
+    "STaR, MRT, 16 samples": ["sft/config_star.yaml", "--selection", "mrt", "--mrt_samples", "16"],
 }
 BASELINE, CHOSEN = "GRPO", "MRT dense"
 VARIANTS = {  # the method that it varies, with whose learning rate, and what differs from it
