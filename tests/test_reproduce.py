@@ -15,6 +15,7 @@ from mrt_plugin.episodes import episode_spans
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes" / "tiny-cpu"))
 import ablations  # noqa: E402
+import comparison  # noqa: E402
 import count_tokens  # noqa: E402
 import make_clues  # noqa: E402
 import measure  # noqa: E402
@@ -74,23 +75,23 @@ def curve(height, half=80):
 
 def test_ratios_of_gains_and_tokens():
     start = curve(0.4)
-    assert results.gain_ratio(curve(0.8), curve(0.6), start) == pytest.approx(2)
-    assert np.isnan(results.gain_ratio(curve(0.8), curve(0.4), start))
+    assert comparison.gain_ratio(curve(0.8), curve(0.6), start) == pytest.approx(2)
+    assert np.isnan(comparison.gain_ratio(curve(0.8), curve(0.4), start))
     learned = np.array([[[0, 0, 0.2], [100, 7e5, 0.6]], [[0, 0, 0.2], [100, 8e5, 0.4]]])
-    assert results.gains(learned, 50) == pytest.approx(np.array([[0.2], [0.1]]))
+    assert comparison.gains(learned, 50) == pytest.approx(np.array([[0.2], [0.1]]))
     # To 0.4 + 0.9 (0.6 - 0.4) = 0.58: between the measured points curves are linear.
-    assert results.fewer_tokens(curve(1.16), curve(0.6), start) == pytest.approx((160 * 0.58 / 0.6) / 80, rel=1e-3)
-    assert results.fewer_tokens(curve(0.6), curve(1.16), start) == pytest.approx(80 / (160 * 0.58 / 0.6), rel=1e-3)
-    assert results.fewer_tokens(curve(1.16, half=40), curve(1.16), start) > 1
+    assert comparison.fewer_tokens(curve(1.16), curve(0.6), start) == pytest.approx((160 * 0.58 / 0.6) / 80, rel=1e-3)
+    assert comparison.fewer_tokens(curve(0.6), curve(1.16), start) == pytest.approx(80 / (160 * 0.58 / 0.6), rel=1e-3)
+    assert comparison.fewer_tokens(curve(1.16, half=40), curve(1.16), start) > 1
 
 
 def test_intervals_draw_seeds_and_problems():
     generator = np.random.default_rng(0)
     seeds = generator.normal(size=(5, 1)) + np.zeros((5, 400))
-    of_seeds, of_problems = results.interval(float, seeds), results.interval(float, generator.normal(size=(5, 400)))
+    of_seeds, of_problems = comparison.interval(float, seeds), results.interval(float, generator.normal(size=(5, 400)))
     assert of_seeds.high - of_seeds.low > 0.5  # not narrowed by 400 problems, which are all alike
     assert of_problems.high - of_problems.low < 0.3
-    same = results.interval(lambda a, b: a - b, seeds[:1], seeds[:1])
+    same = comparison.interval(lambda a, b: a - b, seeds[:1], seeds[:1])
     assert same == (0, 0, 0)  # the same problems are drawn for both
 
 

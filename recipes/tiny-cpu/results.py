@@ -5,9 +5,7 @@ The tables and figures of docs/results.md, out of the files that reproduce.py ke
     python recipes/tiny-cpu/results.py runs/reproduce-fast/runs --page runs/reproduce-fast/results.md
 
 A page has its tables between two comments, `<!-- table NAME TASK -->` and `<!-- end -->`, and is written anew there; a
-page that does not exist yet gets all tables. Seed 0 has chosen the learning rates and is left out. Intervals are
-percentile bootstraps of 95%, over seeds and over problems: a draw takes the same problems for all methods, and S - 1
-of the S seeds of each, so that the variance of a mean over few seeds is not underestimated.
+page that does not exist yet gets all tables. Seed 0 has chosen the learning rates and is left out.
 """
 
 import argparse
@@ -17,96 +15,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from comparison import START, Results, at, fewer_tokens, gain_ratio, gains, heights, interval, over, reached
 from measure import BUDGETS, TRAINED
 from numpy.typing import ArrayLike
-from reproduce import BASELINE, CHOSEN, METHODS, TASKS, VARIANTS, best_rates, read, varied
+from reproduce import BASELINE, CHOSEN, METHODS, TASKS, VARIANTS, read, varied
 
 from mrt_plugin.analysis.figures import COLORS, DASHES, STYLE
-from mrt_plugin.analysis.runs import Estimate, markdown
+from mrt_plugin.analysis.runs import markdown
 
 
-RESAMPLES = 1000
-START = "warm start"
 REGRET = ["160", "320", "400"]
-
-
-class Results:
-    """The runs of one task: for each method those with its learning rate, one for each seed."""
-
-    def __init__(self, found: list[dict], task: str):
-        mine = [record for record in found if record["task"] == task]
-        self.steps = max((record["steps"] for record in mine if "steps" in record), default=0)
-        self.swept = [r for r in mine if r.get("steps") == self.steps and r["seed"] == 0 and r["method"] in METHODS]
-        self.rates = {method: rate for (_, method), rate in best_rates(mine, self.steps).items()}
-        self.runs: dict[str, list[dict]] = {}
-        for record in mine:
-            method = record["method"]
-            rate = self.rates.get(varied(method))
-            usual = record["seed"] > 0 and (record["learning_rate"], record["steps"]) == (rate, self.steps)
-            if method == START or usual:
-                self.runs.setdefault(method, []).append(record)
-        order = [START, *METHODS, *VARIANTS]
-        self.runs = {method: self.runs[method] for method in order if method in self.runs}
-
-    def accuracy(self, method: str) -> np.ndarray:
-        """(seeds, problems, budgets)"""
-        runs = self.runs[method]
-        return np.array([[run["accuracy"][str(budget)] for budget in BUDGETS] for run in runs]).transpose(0, 2, 1)
-
-    def beside_baseline(self, method: str) -> bool:
-        return method not in (START, BASELINE) and BASELINE in self.runs
-
-    def regret(self, method: str, budget: str) -> np.ndarray:
-        """(seeds, problems)"""
-        return np.array([run["regret"][budget] for run in self.runs[method]])
-
-    @property
-    def methods(self) -> list[str]:
-        return [method for method in self.runs if method not in VARIANTS]
-
-
-def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
-    """
-    A statistic of the means over seeds and problems, and its bootstrap.
-
-    Args:
-        statistic (`Callable`):
-            Takes the mean of each sample.
-        samples (`np.ndarray` of shape (S, P, ...)):
-            Numbers by seed and problem; the problems are the same in all.
-    """
-    generator, problems, drawn = np.random.default_rng(0), samples[0].shape[1], []
-    for _ in range(RESAMPLES):
-        some = generator.integers(problems, size=problems)
-        seeds = [generator.integers(len(sample), size=max(len(sample) - 1, 1)) for sample in samples]
-        drawn.append(statistic(*(s[of_s][:, some].mean((0, 1)) for s, of_s in zip(samples, seeds, strict=True))))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
-    return Estimate(float(statistic(*(sample.mean((0, 1)) for sample in samples))), low, high)
-
-
-def at(budget: int) -> Callable[[np.ndarray], float]:
-    return lambda curve: curve[BUDGETS.index(budget)]
-
-
-def over(gain: float, of_baseline: float) -> float:
-    """A gain in gains of the baseline; NaN where that gains nothing."""
-    return gain / of_baseline if of_baseline > 0 else np.nan
-
-
-def gain_ratio(curve, baseline, start) -> float:
-    """What a method gains over the warm start, in gains of the baseline."""
-    return over(*(at(TRAINED)(one) - at(TRAINED)(start) for one in (curve, baseline)))
-
-
-def fewer_tokens(curve, baseline, start) -> float:
-    """
-    How many times fewer tokens the method takes than the baseline, to nine tenths of the gain that both reach within
-    the budget of training. Nine tenths, because curves are flat at their ends, where little decides on the tokens.
-    """
-    last = BUDGETS.index(TRAINED) + 1
-    target = start[last - 1] + 0.9 * (min(curve[last - 1], baseline[last - 1]) - start[last - 1])
-    tokens = [np.interp(target, np.maximum.accumulate(one[:last]), BUDGETS[:last]) for one in (curve, baseline)]
-    return tokens[1] / tokens[0]
 
 
 def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndarray) -> str:
@@ -150,7 +68,7 @@ def variants_table(results: Results) -> list[dict]:
         for name, other in (("less what it varies", varied(method)), ("less GRPO's", BASELINE)):
             if other != method and other in results.runs:
                 row[name] = difference(at(TRAINED), curve, results.accuracy(other))
-        row["mean over updates"] = over_seeds(heights(learning_curves(results, method), 0, results.steps))
+        row["mean over updates"] = over_seeds(heights(results.learning_curves(method), 0, results.steps))
         rows.append(row)
     return rows
 
@@ -194,7 +112,7 @@ def tokens_table(results: Results) -> list[dict]:
     Accuracy on validation problems: at equal updates, and at as many tokens of training as both a method and the
     baseline took, followed there by the difference from the baseline's.
     """
-    curves = {method: learning_curves(results, method) for method in results.methods}
+    curves = {method: results.learning_curves(method) for method in results.methods}
     curves = {method: some for method, some in curves.items() if len(some)}
     early, rows = results.steps // 3, []
     for method, some in curves.items():
@@ -232,32 +150,6 @@ def over_seeds(values: ArrayLike) -> str:
     return f"{np.mean(values):.3f}{error}"
 
 
-def reached(curves: np.ndarray, axis: int, end: float) -> list[float]:
-    """Where each learning curve is at `end`, linear between evaluations."""
-    return [float(np.interp(end, curve[:, axis], curve[:, 2])) for curve in curves]
-
-
-def heights(curves: np.ndarray, axis: int, end: float) -> list[float]:
-    """The mean of each learning curve from 0 to `end`, linear between evaluations: how high it is, and how soon."""
-    grid = np.linspace(0, end, 200)
-    return [float(np.interp(grid, curve[:, axis], curve[:, 2]).mean()) for curve in curves]
-
-
-def gains(curves: np.ndarray, updates: int) -> np.ndarray:
-    """(seeds, 1): what each learning curve has gained after so many updates."""
-    return np.subtract(reached(curves, 0, updates), curves[:, 0, 2])[:, None]
-
-
-def learning_curves(results: Results, method: str) -> np.ndarray:
-    """(seeds, points, 5): updates, tokens, on validation problems accuracy and length, and tokens that were drawn."""
-    start, curves = results.runs[START][0], []
-    for run in (run for run in results.runs[method] if run.get("curve")):
-        points = [[0, 0, start["validation"], start["validation_tokens"]], *run["curve"]]
-        drawn = run["training_tokens"]["drawn"] / sum(run["training_tokens"].values())
-        curves.append([[*point, drawn * point[1]] for point in points])
-    return np.array(curves)
-
-
 TABLES = {
     "accuracy": main_table,
     "behaviour": behaviour_table,
@@ -277,7 +169,7 @@ def draw_accuracy(results: Results, figure) -> None:
         budget.fill_between(
             BUDGETS, [e.low for e in ends], [e.high for e in ends], color=look["color"], alpha=0.12, lw=0
         )
-        if len(learned := learning_curves(results, method)):
+        if len(learned := results.learning_curves(method)):
             update, spent, right, *_ = learned.mean(axis=0).T
             updates.plot(update, right, **look)
             tokens.plot(spent / 1e6, right, **look)
@@ -292,7 +184,7 @@ def draw_behaviour(results: Results, figure) -> None:
     lengths, gains = figure.subplots(1, 2)
     for method, look in looks(results):
         runs = results.runs[method]
-        if len(learned := learning_curves(results, method)):
+        if len(learned := results.learning_curves(method)):
             update, _, _, length, _ = learned.mean(axis=0).T
             lengths.plot(update, length, **look)
         counts = np.sum([run["progress"] for run in runs], axis=0)
