@@ -113,9 +113,8 @@ def prepare(task: str, start: Path, scratch: Path) -> None:
     recipe = ["-m", "mrt_plugin.sft", "--config", RECIPES / "sft/config_warm_start.yaml", "--max_steps", steps]
     data = ["--dataset_name", scratch / "warm_start", "--output_dir", scratch / "trained"]
     call(log, *recipe, "--model_name_or_path", scratch / "base", *data)
-    AutoModelForCausalLM.from_pretrained(scratch / "trained", dtype=torch.float16).save_pretrained(
-        model
-    )  # half the size
+    half = AutoModelForCausalLM.from_pretrained(scratch / "trained", dtype=torch.float16)  # half the size
+    half.save_pretrained(model)
     AutoTokenizer.from_pretrained(scratch / "trained").save_pretrained(model)
     recipe = ["-m", "mrt_plugin.data.prefixes", "--config", RECIPES / "prefixes/data_mrt.yaml"]
     data = ["--dataset_name", problems, "--output_dir", scratch / "prefixes"]
