@@ -102,6 +102,7 @@ def record(method, seed, validation, rate=1e-4, task="search"):
         "task": task,
         "method": method,
         "seed": seed,
+        "date": f"2026-11-2{seed}",
         "validation": validation,
         "accuracy": budgets,
         "validation_tokens": 99.0,
@@ -137,6 +138,7 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     assert "\nMore.\n" in text
     assert "old" not in text
     assert text.endswith("<!-- table sweep clues -->\n\nNot run yet.\n\n<!-- end -->")
+    assert "|\n\nRuns of 2026-11-20 to 2026-11-22; `make results`.\n\n<!-- end -->" in text
     assert re.search(r"\| GRPO +\| 2 +\| 0.400 \[0.400, 0.400\] +\| 0.400 \[.*\] +\| 0.0002 ", text)
     assert re.search(r"spread +\| 1 +\| 0.700 .*\| \+0.300 \[.*\| \+0.400 \[", text)
     assert re.search(r"shuffled +\| 1 +\| 0.500 .*\| \+0.100 \[.*\| -0.100 \[-0.100, -0.100\]", text)

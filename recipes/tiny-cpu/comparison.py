@@ -6,6 +6,7 @@ methods, and S - 1 of the S seeds of each, so that the variance of a mean over f
 """
 
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 from measure import BUDGETS, TRAINED
@@ -56,6 +57,11 @@ class Results:
             drawn = run["training_tokens"]["drawn"] / sum(run["training_tokens"].values())
             curves.append([[*point, drawn * point[1]] for point in points])
         return np.array(curves)
+
+    @property
+    def dates(self) -> str:
+        days = sorted(record["date"] for record in [*self.swept, *chain(*self.runs.values())])
+        return f"Runs of {days[0]} to {days[-1]}; `make results`."
 
     @property
     def methods(self) -> list[str]:
