@@ -54,8 +54,7 @@ def test_variants_change_which_tokens_progress_falls_on():
         assert sorted(gains) == pytest.approx(sorted(mixed))
     assert not np.allclose(credit["shuffled"], plain)
     assert credit["centred"][:, [0, 2]].sum(axis=0) == pytest.approx([0, 0])
-    assert credit["to-go-1"][0, [0, 2]].tolist() == [0.75, 0.5]
-    assert credit["to-go-0.5"][0, [0, 2]].tolist() == [0.5, 0.5]
+    assert credit["to-go"][0, [0, 2]].tolist() == [0.75, 0.5]
     assert credit["scalar"][0, :5].tolist() == [0.75 - 3 / 8] * 5  # the eighth does not think
     assert credit["with-answer"][0].tolist() == [0.25] * 2 + [0.5] * 5
     assert credit["spread"][0] == pytest.approx(30 * np.array([0.125, 0.125, *[0.5 / 3] * 3, 0, 0]))
@@ -65,7 +64,6 @@ def test_variants_change_which_tokens_progress_falls_on():
 def test_variant_of_nothing_is_the_packages_own_credit():
     same = ablations.with_gains(lambda gains: gains, ENDS, SUCCESS, 7)
     assert same == pytest.approx(dense_credit(ENDS, SUCCESS, 7))
-    assert ablations.with_gains(lambda g: ablations.to_go(g, 0.0), ENDS, SUCCESS, 7) == pytest.approx(same)
 
 
 def curve(height, half=80):

@@ -45,16 +45,9 @@ def centred(gains):
     return result
 
 
-def to_go(gains, discount):
-    """Progress from an episode to the end of the thinking, discounted: 0 is the paper's, 1 is J_G - J_{j-1}."""
-    result = []
-    for row in gains:
-        total, back = 0.0, []
-        for gain in row[::-1]:
-            total = gain + discount * total
-            back.append(total)
-        result.append(np.array(back[::-1]))
-    return result
+def to_go(gains):
+    """Progress from the beginning of an episode to the end of the thinking: J_G - J_{j-1}."""
+    return [np.cumsum(row[::-1])[::-1] for row in gains]
 
 
 def scalar(gains):
@@ -77,8 +70,7 @@ def spread(ends, success, width, horizon=0.0):
 VARIANTS = {
     "shuffled": partial(with_gains, shuffled),
     "centred": partial(with_gains, centred),
-    "to-go-0.5": partial(with_gains, partial(to_go, discount=0.5)),
-    "to-go-1": partial(with_gains, partial(to_go, discount=1.0)),
+    "to-go": partial(with_gains, to_go),
     "scalar": partial(with_gains, scalar),
     "with-answer": with_answer,
     "spread": spread,

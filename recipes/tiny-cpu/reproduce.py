@@ -12,7 +12,7 @@ A run leaves one JSON file (docs/results/runs), and one that is there is not don
 are kept too (docs/results/start): trained on another machine, they come out different. results.py makes the tables and
 figures.
 
-Left out: iteration of the data set of prefixes, and any tuning but the learning rate.
+Left out: iteration of the data set of prefixes, and any tuning but the learning rate, that of the horizon too.
 """
 
 import argparse
@@ -62,14 +62,13 @@ METHODS = {  # the recipe, and what differs from it
 BASELINE, CHOSEN = "GRPO", "MRT dense"
 VARIANTS = {  # the method that it varies, with whose learning rate, and what differs from it
     **{f"alpha {alpha}": (CHOSEN, ["--mrt_alpha", alpha]) for alpha in ("0.2", "0.4", "0.8", "1.6")},
-    **{f"horizon {lengths}": (CHOSEN, ["--mrt_horizon", lengths]) for lengths in ("0.5", "2", "4")},
     **{f"J of {n} samples": (CHOSEN, ["--mrt_estimator", "sample", "--mrt_samples", n]) for n in ("1", "4", "16")},
     "no outcome term": (CHOSEN, ["--reward_weights", "0", "1"]),
     "progress shuffled": (CHOSEN, ["--variant", "shuffled"]),
     "progress scalar": (CHOSEN, ["--mrt_horizon", "0", "--variant", "scalar"]),
     **{
         f"by episode, {name}": ("MRT dense, by episode", ["--variant", name])
-        for name in ("centred", "to-go-0.5", "to-go-1", "spread", "with-answer")
+        for name in ("centred", "to-go", "spread", "with-answer")
     },
 }
 ABLATED = "clues"  # the task of the variants: the one on which credit decides whether a training collapses
