@@ -29,7 +29,7 @@ class MetaProverArguments:
         default=4,
         metadata={
             "help": "Answers that the meta-prover draws after each prefix. The authors' online variant: 4; the "
-            "paper's analysis: 8; backtracking: 20. In docs/results.md, 1 learns later than 4, 16 hardly sooner."
+            "paper's analysis: 8; backtracking: 20. In docs/results.md, 1 and 16 learn about as soon."
         },
     )
     mrt_termination: str = field(
@@ -102,7 +102,7 @@ class MRTArguments(MetaProverArguments):
         metadata={
             "help": "Weight of progress beside the outcome reward. The paper sweeps 0, 0.2, 0.4, 0.8 and 1.6 for "
             "backtracking and gives none for open-ended RL; the authors' online variant uses 1. In docs/results.md, "
-            "less than 0.8 learns later, 1.6 no sooner."
+            "0.2 learns later than 0.8, 1.6 no sooner."
         },
     )
     mrt_horizon: float = field(
@@ -111,7 +111,7 @@ class MRTArguments(MetaProverArguments):
             "help": "How far ahead 'dense' looks, in mean lengths of an episode (ours): each token gets the change of "
             "J from there to that much later, where J rises evenly within an episode. 0 (the authors' online "
             "variant): each token gets the whole progress of its episode, which always pays for merging episodes; in "
-            "docs/results.md trainings with it collapse."
+            "docs/results.md some trainings with it collapse."
         },
     )
     mrt_length_alpha: float = field(

@@ -136,7 +136,7 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     assert "\nMore.\n" in text
     assert "old" not in text
     assert text.endswith("<!-- table sweep clues -->\n\nNot run yet.\n\n<!-- end -->")
-    assert "|\n\nRuns of 2026-11-20 to 2026-11-22; `make results`.\n\n<!-- end -->" in text
+    assert "|\n\nRuns of 2026-11-20 to 2026-11-22, by `recipes/tiny-cpu/results.py`.\n\n<!-- end -->" in text
     assert re.search(r"\| GRPO +\| 2 +\| 0.400 \[0.400, 0.400\] +\| 0.400 \[.*\] +\| 0.0002 ", text)
     assert re.search(r"spread +\| 1 +\| 0.700 .*\| \+0.300 \[.*\| \+0.400 \[", text)
     assert re.search(r"shuffled +\| 1 +\| 0.500 .*\| \+0.100 \[.*\| -0.100 \[-0.100, -0.100\]", text)
@@ -183,6 +183,17 @@ def test_repeats_come_to_what_an_earlier_episode_had():
     success = [0.1, 0.2, 0.2, 0.2, 1.0, 1.0]
     assert measure.repeats(completion, success) == [False, False, True, False]  # the check of 5 is not one
     assert measure.repeats("".join(episodes)[:-3], success) == [False, False, False]  # cut within its paragraph
+
+
+def test_a_row_is_solved_where_nothing_is_left_to_guess():
+    def share(solution, *paragraphs):
+        text = "\n\n".join(paragraphs) + "\n</think>\n\n**Final Answer**\n\n\\boxed{" + solution + "}"
+        return measure.solved([{"messages": [{"content": "?"}, {"content": text}], "solution": solution}])
+
+    assert share("5", "Let me try x=5.", "3*5=1.", "1+4=5, 5+2=0 (yes).") == 1
+    assert share("5", "Let me try x=4.", "3*4=5.", "5+4=2, 2+2=4 (no).") == 0
+    assert share("12", "So A: 1.", "So B: 2.") == share("12", "So A: 2.", "So B: 2.", "So A: 1.") == 1
+    assert share("12", "So A: 1.", "So A: 1.") == share("12", "") == 0
 
 
 def test_a_variant_is_the_method_that_it_varies_and_its_own_options():

@@ -59,9 +59,10 @@ class Results:
         return np.array(curves)
 
     @property
-    def dates(self) -> str:
-        days = sorted(record["date"] for record in [*self.swept, *chain(*self.runs.values())])
-        return f"Runs of {days[0]} to {days[-1]}; `make results`."
+    def source(self) -> str:
+        """When the runs ended, and what made a table of them."""
+        days = [run["date"] for run in chain(self.swept, *self.runs.values())]
+        return f"Runs of {min(days)} to {max(days)}, by `recipes/tiny-cpu/results.py`."
 
     @property
     def methods(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -79,6 +80,13 @@ def repeats(completion: str, success_probability: list[float]) -> list[bool]:
     thinking = completion[slice(*span)] if span else ""
     ends = [thinking[start:end].rstrip().rpartition("\n\n")[2] for start, end in episode_spans(thinking)]
     return [end in ends[:j] for j, end in enumerate(ends) if success_probability[j] <= KNOWN]
+
+
+def solved(rows: Iterable[dict]) -> float:
+    """The share of STaR's rows that leave nothing to guess: the value was found (search), or every sum has its digit."""
+    pairs = [(row["messages"][-1]["content"], row["solution"]) for row in rows]
+    done = ["(yes)" in text or len(set(re.findall(r"So (\w):", text))) == len(answer) for text, answer in pairs]
+    return round(sum(done) / len(done), 4)
 
 
 def rounded(values: Iterable[float], digits: int = 4) -> list[float]:

@@ -30,7 +30,7 @@ from pathlib import Path
 
 import torch
 from datasets import load_dataset
-from measure import LOGGING_STEPS, RECIPES, ROLLOUTS, call, history, measurements, validate
+from measure import LOGGING_STEPS, RECIPES, ROLLOUTS, call, history, measurements, solved, validate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -148,7 +148,7 @@ def train(setting: Setting, start: Path, out: Path) -> dict:
 def fine_tune(setting: Setting, start: Path, out: Path, common: list, selection: list) -> dict:
     """STaR: in each iteration a third of the rollouts and of the updates."""
     model, problems = start / "warm-start", len((start / "problems" / "train.jsonl").read_text().splitlines())
-    updates, drawn, curve = setting.steps // len(STAR_MODELS), 0, []
+    updates, drawn, curve, kept = setting.steps // len(STAR_MODELS), 0, [], []
     sizes = ["--num_generations", setting.steps * ROLLOUTS // len(STAR_MODELS) // problems]
     sizes += ["--rows_per_problem", STAR_ROWS]
     for iteration, name in enumerate(STAR_MODELS):
@@ -160,13 +160,14 @@ def fine_tune(setting: Setting, start: Path, out: Path, common: list, selection:
         drawn += int((out / "tokens").read_text())
         # In two columns, so that the problem is no target.
         turns = load_dataset(str(rows), split="train")
+        kept.append([len(turns), solved(turns)])
         turns = turns.map(lambda row: {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]})
         turns.select_columns(["prompt", "completion"]).to_json(str(out / f"turns-{iteration}" / "train.jsonl"))
         data = ["--model_name_or_path", model, "--dataset_name", out / f"turns-{iteration}", "--output_dir", tuned]
         call(out / "log", "-m", "mrt_plugin.sft", *common, *data, "--max_steps", updates)
         model = tuned
         curve.append([(iteration + 1) * updates, drawn, *validate(model, start, out)])
-    return {"training_tokens": {"drawn": drawn, "scored": 0}, "curve": curve}
+    return {"training_tokens": {"drawn": drawn, "scored": 0}, "curve": curve, "rows": kept}
 
 
 def run(setting: Setting | None, start: Path, out: Path, records: Path) -> None:

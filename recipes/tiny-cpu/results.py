@@ -216,7 +216,7 @@ def main(records: Path, page: Path) -> None:
     def table(match: re.Match) -> str:
         name, task = match[1], match[2]
         rows = TABLES[name](tasks[task]) if task in tasks else []
-        shown = f"{markdown(rows)}\n\n{tasks[task].dates}" if rows else "Not run yet."
+        shown = f"{markdown(rows)}\n\n{tasks[task].source}" if rows else "Not run yet."
         return f"<!-- table {name} {task} -->\n\n{shown}\n\n<!-- end -->"
 
     page.write_text(re.sub(r"<!-- table (\w+) (\w+) -->.*?<!-- end -->", table, text, flags=re.S))
