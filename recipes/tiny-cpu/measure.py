@@ -83,7 +83,7 @@ def repeats(completion: str, success_probability: list[float]) -> list[bool]:
 
 
 def solved(rows: Iterable[dict]) -> float:
-    """The share of STaR's rows that leave nothing to guess: the value was found (search), or every sum has its digit."""
+    """The share of STaR's rows that leave nothing to guess: value found (search), or a digit for each sum (clues)."""
     pairs = [(row["messages"][-1]["content"], row["solution"]) for row in rows]
     done = ["(yes)" in text or len(set(re.findall(r"So (\w):", text))) == len(answer) for text, answer in pairs]
     return round(sum(done) / len(done), 4)
