@@ -1,5 +1,6 @@
 """The study in recipes/tiny-cpu: its second task, its variants of credit, and its statistics."""
 
+import csv
 import json
 import random
 import re
@@ -123,8 +124,9 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     found += [record("MRT dense", 0, 0.5), record("MRT dense", 1, 0.6), record("progress shuffled", 1, 0.5)]
     found += [record("MRT dense, by episode", seed, 0.3, rate=2e-4) for seed in (0, 1)]
     found += [record("by episode, spread", 1, 0.7, rate=2e-4), record("by episode, spread", 2, 0.9)]  # not its rate
+    found[-1]["rows"] = [[591, 0.8426], [597, 0.9062]]
     for number, one in enumerate(found):
-        (runs / f"{number}.json").write_text(json.dumps(one))
+        (runs / f"{number:02}.json").write_text(json.dumps(one))
     page = tmp_path / "page.md"
     others = "".join(f"<!-- table {name} search --><!-- end -->" for name in results.TABLES if name != "accuracy")
     others += "<!-- table sweep clues --><!-- end -->"
@@ -146,6 +148,12 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     assert re.search(rf"\| MRT dense +\| 0.600 +\| 0.425 +{tokens}\| 2.50 \[2.50, 2.50\] +\|", text)
     assert re.search(r"\| GRPO +\| 0.300 +\| \*\*0.400\*\* +\| 0.500 +\|", text)
     assert (tmp_path / "figures/accuracy-search.png").stat().st_size > 10_000
+    with open(tmp_path / "runs.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(found)
+    star = lines[-1]  # files are read by name; the curve is 0.2, 0.675, 0.9
+    assert (star["after 75 updates"], star["mean over updates"], star["tokens"]) == ("0.675", "0.612", "100.000")
+    assert star["rows, share solved"] == "591, 84.3%; 597, 90.6%"
 
 
 def test_tokens_of_training_count_branches_and_prefixes(tmp_path):

@@ -23,7 +23,7 @@ class Results:
     """The runs of one task: for each method those with its learning rate, one for each seed."""
 
     def __init__(self, found: list[dict], task: str):
-        mine = [record for record in found if record["task"] == task]
+        self.found = mine = [record for record in found if record["task"] == task]
         self.steps = max((record["steps"] for record in mine if "steps" in record), default=0)
         self.swept = [r for r in mine if r.get("steps") == self.steps and r["seed"] == 0 and r["method"] in METHODS]
         self.rates = {method: rate for (_, method), rate in best_rates(mine, self.steps).items()}
@@ -49,14 +49,16 @@ class Results:
         """(seeds, problems)"""
         return np.array([run["regret"][budget] for run in self.runs[method]])
 
+    def learning_curve(self, run: dict) -> np.ndarray:
+        """(points, 5): updates, tokens, validation accuracy and length, and tokens that were drawn."""
+        start = self.runs[START][0]
+        drawn = run["training_tokens"]["drawn"] / sum(run["training_tokens"].values())
+        points = [[0, 0, start["validation"], start["validation_tokens"]], *run["curve"]]
+        return np.array([[*point, drawn * point[1]] for point in points])
+
     def learning_curves(self, method: str) -> np.ndarray:
-        """(seeds, points, 5): updates, tokens, validation accuracy and length, and tokens that were drawn."""
-        start, curves = self.runs[START][0], []
-        for run in (run for run in self.runs[method] if run.get("curve")):
-            points = [[0, 0, start["validation"], start["validation_tokens"]], *run["curve"]]
-            drawn = run["training_tokens"]["drawn"] / sum(run["training_tokens"].values())
-            curves.append([[*point, drawn * point[1]] for point in points])
-        return np.array(curves)
+        """(seeds, points, 5)"""
+        return np.array([self.learning_curve(run) for run in self.runs[method] if run.get("curve")])
 
     @property
     def source(self) -> str:

@@ -4,13 +4,17 @@ The tables and figures of docs/results.md, out of the files that reproduce.py ke
     make results                                                  # docs/results.md
     python recipes/tiny-cpu/results.py runs/reproduce-fast/runs --page runs/reproduce-fast/results.md
 
+One line for each training goes to runs.csv, beside the folder of the records.
+
 A page has its tables between two comments, `<!-- table NAME TASK -->` and `<!-- end -->`, and is written anew there; a
 page that does not exist yet gets all tables. Seed 0 has chosen the learning rates and is left out.
 """
 
 import argparse
+import csv
 import re
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,6 +29,7 @@ from mrt_plugin.analysis.runs import markdown
 
 
 REGRET = ["160", "320", "400"]
+SHAPE = ["repeats", "idle", "cut"]
 
 
 def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndarray) -> str:
@@ -87,7 +92,7 @@ def behaviour_table(results: Results) -> list[dict]:
             else:
                 row[f"regret@{budget}"] = str(interval(float, regret))
         row["episodes"] = f"{np.mean([run['episodes'] for run in runs]):.1f}"
-        row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in ("repeats", "idle", "cut")}
+        row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in SHAPE}
         if all("training_tokens" in run for run in runs):
             for kind in ("drawn", "scored"):
                 row[f"{kind} in training"] = f"{np.mean([run['training_tokens'][kind] for run in runs]) / 1e6:.2f} M"
@@ -198,6 +203,24 @@ FIGURES = {"accuracy": (draw_accuracy, 11), "behaviour": (draw_behaviour, 7.5)}
 SHOWN = (START, BASELINE, CHOSEN, "MRT dense, by episode", "MRT mixed, online", "length penalty")
 
 
+def runs_table(results: Results) -> list[dict]:
+    """Numbers of each training, those with other learning rates too."""
+    rows = []
+    for run in results.found:
+        row = {name: run.get(name) for name in ("task", "method", "learning_rate", "seed", "steps", "date")}
+        means = {f"accuracy@{budget}": run["accuracy"][str(budget)] for budget in (TRAINED, BUDGETS[-1])}
+        means |= {name: run.get(name, np.nan) for name in ("validation", "tokens", "episodes", *SHAPE)}
+        if run.get("curve"):
+            curve = results.learning_curve(run)
+            means["mean over updates"] = heights(curve[None], 0, run["steps"])
+            means |= {f"after {updates:.0f} updates": right for updates, _, right, *_ in curve[1:]}
+        row |= {name: f"{np.mean(numbers):.3f}" for name, numbers in means.items()}
+        row |= {f"{kind} in training": count for kind, count in run.get("training_tokens", {}).items()}
+        row["rows, share solved"] = "; ".join(f"{count}, {share:.1%}" for count, share in run.get("rows", []))
+        rows.append(row)
+    return rows
+
+
 def looks(results: Results):
     for method, color, dashes in zip(SHOWN, COLORS, DASHES, strict=False):
         if method in results.runs:
@@ -230,6 +253,11 @@ def main(records: Path, page: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 figure.savefig(path)
                 plt.close(figure)
+    rows = [row for results in tasks.values() for row in runs_table(results)]
+    with open(records.parent / "runs.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(chain.from_iterable(rows))))
+        writer.writeheader()
+        writer.writerows(rows)
     print(f"wrote {page}, from {len(found)} runs")
 
 
