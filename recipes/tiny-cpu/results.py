@@ -155,12 +155,23 @@ def over_seeds(values: ArrayLike) -> str:
     return f"{np.mean(values):.3f}{error}"
 
 
+def rows_table(results: Results) -> list[dict]:
+    """The rows of STaR's iterations: how many, and the share of them that leaves nothing to guess."""
+    rows = []
+    for run in (run for run in results.found if "rows" in run):
+        row = {"method": run["method"], "learning rate": f"{run['learning_rate']:g}", "seed": f"{run['seed']}"}
+        row |= {f"iteration {i}": f"{count}: {share:.1%}" for i, (count, share) in enumerate(run["rows"], 1)}
+        rows.append(row)
+    return rows
+
+
 TABLES = {
     "accuracy": main_table,
     "behaviour": behaviour_table,
     "tokens": tokens_table,
     "variants": variants_table,
     "sweep": sweep_table,
+    "rows": rows_table,
 }
 
 
@@ -216,7 +227,6 @@ def runs_table(results: Results) -> list[dict]:
             means |= {f"after {updates:.0f} updates": right for updates, _, right, *_ in curve[1:]}
         row |= {name: f"{np.mean(numbers):.3f}" for name, numbers in means.items()}
         row |= {f"{kind} in training": count for kind, count in run.get("training_tokens", {}).items()}
-        row["rows, share solved"] = "; ".join(f"{count}, {share:.1%}" for count, share in run.get("rows", []))
         rows.append(row)
     return rows
 
