@@ -65,6 +65,7 @@ VARIANTS = {  # the method that it varies, with whose learning rate, and what di
     **{f"J of {n} samples": (CHOSEN, ["--mrt_estimator", "sample", "--mrt_samples", n]) for n in ("1", "4", "16")},
     "no outcome term": (CHOSEN, ["--reward_weights", "0", "1"]),
     "progress shuffled": (CHOSEN, ["--variant", "shuffled"]),
+    "progress centred": (CHOSEN, ["--variant", "centred"]),
     "progress scalar": (CHOSEN, ["--mrt_horizon", "0", "--variant", "scalar"]),
     **{
         f"by episode, {name}": ("MRT dense, by episode", ["--variant", name])
