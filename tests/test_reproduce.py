@@ -188,9 +188,12 @@ def test_repeats_come_to_what_an_earlier_episode_had():
     episodes = [f"{cue} x={x}.\n\n3*{x}.\n\n{x} (no).\n\n" for cue, x in (("Try", 2), ("Wait", 4), ("But wait", 2))]
     found = "Wait x=5.\n\n3*5.\n\n5 (yes)."
     completion = "".join(episodes) + found + "\n\n" + found + "\n</think>\n\n5"
-    success = [0.1, 0.2, 0.2, 0.2, 1.0, 1.0]
-    assert measure.repeats(completion, success) == [False, False, True, False]  # the check of 5 is not one
-    assert measure.repeats("".join(episodes)[:-3], success) == [False, False, False]  # cut within its paragraph
+    success = [0.1, 0.2, 0.2, 0.25, 1.0, 1.0]
+    steps = measure.before_success(completion, success)
+    assert [repeats for repeats, _, _ in steps] == [False, False, True, False]  # the check of 5 is not one
+    assert [(round(gain, 2), after) for _, gain, after in steps] == [(0.1, 0.2), (0, 0.2), (0.05, 0.25), (0.75, 1.0)]
+    cut = measure.before_success("".join(episodes)[:-3], success[:4])  # within its paragraph
+    assert [repeats for repeats, _, _ in cut] == [False, False, False]
 
 
 def test_a_row_is_solved_where_nothing_is_left_to_guess():

@@ -59,7 +59,12 @@ def measurements(model: Path, start: Path, out: Path) -> dict:
     curves = [rollout.success_probability for rollout in test.rollouts]
     steps = [(before, gain) for curve in curves for before, gain in zip(curve, progress(curve), strict=False)]
     rows = load_dataset(str(out / f"{model.name}-test"), split="train")
-    again = [flag for row in rows for flag in repeats(row["completion"], row["success_probability"])]
+    unsolved = [step for row in rows for step in before_success(row["completion"], row["success_probability"])]
+    again = [repeats for repeats, _, _ in unsolved]
+    # Of the new ones, and of those that repeat.
+    failed = [
+        [gain for repeats, gain, after in unsolved if repeats is which and after <= KNOWN] for which in (False, True)
+    ]
     return {
         "validation": validation,
         "validation_tokens": validation_tokens,
@@ -70,16 +75,23 @@ def measurements(model: Path, start: Path, out: Path) -> dict:
         "episodes": len(steps) / len(curves),
         "idle": sum(before > KNOWN and gain > -0.1 for before, gain in steps) / max(len(steps), 1),
         "repeats": sum(again) / max(len(again), 1),
+        "failed_gain": rounded(sum(gains) / max(len(gains), 1) for gains in failed),
         "progress": [sum(round(gain * 10) == tenth for _, gain in steps) for tenth in range(-10, 11)],
     }
 
 
-def repeats(completion: str, success_probability: list[float]) -> list[bool]:
-    """For each episode before success: whether it came to what an earlier one had, in its last paragraph."""
+def before_success(completion: str, success_probability: list[float]) -> list[tuple[bool, float, float]]:
+    """
+    For each episode before success: whether it came to what an earlier one had, in its last paragraph; its progress;
+    and the success probability after it.
+    """
     span = thinking_span(completion)
     thinking = completion[slice(*span)] if span else ""
     ends = [thinking[start:end].rstrip().rpartition("\n\n")[2] for start, end in episode_spans(thinking)]
-    return [end in ends[:j] for j, end in enumerate(ends) if success_probability[j] <= KNOWN]
+    steps = zip(ends, success_probability, success_probability[1:], strict=False)
+    return [
+        (end in ends[:j], after - before, after) for j, (end, before, after) in enumerate(steps) if before <= KNOWN
+    ]
 
 
 def solved(rows: Iterable[dict]) -> float:
