@@ -29,7 +29,7 @@ class MetaProverArguments:
         default=4,
         metadata={
             "help": "Answers that the meta-prover draws after each prefix. The authors' online variant: 4; the "
-            "paper's analysis: 8; backtracking: 20. In docs/results.md, 1 and 16 learn about as soon."
+            "paper's analysis: 8; backtracking: 20. In docs/results.md, 1 learns later than 16."
         },
     )
     mrt_termination: str = field(
@@ -110,8 +110,8 @@ class MRTArguments(MetaProverArguments):
         metadata={
             "help": "How far ahead 'dense' looks, in mean lengths of an episode (ours): each token gets the change of "
             "J from there to that much later, where J rises evenly within an episode. 0 (the authors' online "
-            "variant): each token gets the whole progress of its episode, which always pays for merging episodes; in "
-            "docs/results.md some trainings with it collapse."
+            "variant): each token gets the whole progress of its episode, which pays for merging two that both gain; "
+            "in docs/results.md some trainings with it collapse."
         },
     )
     mrt_length_alpha: float = field(

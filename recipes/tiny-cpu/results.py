@@ -28,7 +28,7 @@ from mrt_plugin.analysis.figures import COLORS, DASHES, STYLE
 from mrt_plugin.analysis.runs import markdown
 
 
-REGRET = ["160", "320", "400"]
+REGRET = ["80", "160", "240", "320", "400"]
 SHAPE = ["repeats", "idle", "cut"]
 
 
@@ -258,7 +258,7 @@ def main(records: Path, page: Path) -> None:
             with plt.rc_context(STYLE | {"figure.figsize": (width, 3.4)}):
                 figure = plt.figure()
                 draw(results, figure)
-                figure.legend(loc="outside upper left", ncols=len(SHOWN))
+                figure.legend(loc="outside upper left", ncols=3)
                 path = page.parent / "figures" / f"{name}-{task}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 figure.savefig(path)
