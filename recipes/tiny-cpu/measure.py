@@ -88,7 +88,7 @@ def before_success(completion: str, success_probability: list[float]) -> list[tu
     span = thinking_span(completion)
     thinking = completion[slice(*span)] if span else ""
     ends = [thinking[start:end].rstrip().rpartition("\n\n")[2] for start, end in episode_spans(thinking)]
-    steps = zip(ends, success_probability, success_probability[1:], strict=False)
+    steps = zip(ends, success_probability[:-1], success_probability[1:], strict=True)
     return [
         (end in ends[:j], after - before, after) for j, (end, before, after) in enumerate(steps) if before <= KNOWN
     ]

@@ -29,7 +29,7 @@ from mrt_plugin.analysis.runs import markdown
 
 
 REGRET = ["80", "160", "240", "320", "400"]
-SHAPE = ["repeats", "idle", "cut"]
+SHARES = ["repeats", "idle", "cut"]
 
 
 def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndarray) -> str:
@@ -92,7 +92,7 @@ def behaviour_table(results: Results) -> list[dict]:
             else:
                 row[f"regret@{budget}"] = str(interval(float, regret))
         row["episodes"] = f"{np.mean([run['episodes'] for run in runs]):.1f}"
-        row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in SHAPE}
+        row |= {name: f"{np.mean([run[name] for run in runs]):.1%}" for name in SHARES}
         if all("training_tokens" in run for run in runs):
             for kind in ("drawn", "scored"):
                 row[f"{kind} in training"] = f"{np.mean([run['training_tokens'][kind] for run in runs]) / 1e6:.2f} M"
@@ -165,6 +165,23 @@ def rows_table(results: Results) -> list[dict]:
     return rows
 
 
+def runs_table(results: Results) -> list[dict]:
+    """Numbers of each training, those with other learning rates too."""
+    rows = []
+    for run in results.found:
+        row = {name: run.get(name) for name in ("task", "method", "learning_rate", "seed", "steps", "date")}
+        means = {f"accuracy@{budget}": run["accuracy"][str(budget)] for budget in (TRAINED, BUDGETS[-1])}
+        means |= {name: run.get(name, np.nan) for name in ("validation", "tokens", "episodes", *SHARES)}
+        if run.get("curve"):
+            curve = results.learning_curve(run)
+            means["mean over updates"] = heights(curve[None], 0, run["steps"])
+            means |= {f"after {updates:.0f} updates": right for updates, _, right, *_ in curve[1:]}
+        row |= {name: f"{np.mean(numbers):.3f}" for name, numbers in means.items()}
+        row |= {f"{kind} in training": count for kind, count in run.get("training_tokens", {}).items()}
+        rows.append(row)
+    return rows
+
+
 TABLES = {
     "accuracy": main_table,
     "behaviour": behaviour_table,
@@ -212,23 +229,6 @@ def draw_behaviour(results: Results, figure) -> None:
 
 FIGURES = {"accuracy": (draw_accuracy, 11), "behaviour": (draw_behaviour, 7.5)}
 SHOWN = (START, BASELINE, CHOSEN, "MRT dense, by episode", "MRT mixed, online", "length penalty")
-
-
-def runs_table(results: Results) -> list[dict]:
-    """Numbers of each training, those with other learning rates too."""
-    rows = []
-    for run in results.found:
-        row = {name: run.get(name) for name in ("task", "method", "learning_rate", "seed", "steps", "date")}
-        means = {f"accuracy@{budget}": run["accuracy"][str(budget)] for budget in (TRAINED, BUDGETS[-1])}
-        means |= {name: run.get(name, np.nan) for name in ("validation", "tokens", "episodes", *SHAPE)}
-        if run.get("curve"):
-            curve = results.learning_curve(run)
-            means["mean over updates"] = heights(curve[None], 0, run["steps"])
-            means |= {f"after {updates:.0f} updates": right for updates, _, right, *_ in curve[1:]}
-        row |= {name: f"{np.mean(numbers):.3f}" for name, numbers in means.items()}
-        row |= {f"{kind} in training": count for kind, count in run.get("training_tokens", {}).items()}
-        rows.append(row)
-    return rows
 
 
 def looks(results: Results):
