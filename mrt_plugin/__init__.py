@@ -16,7 +16,7 @@ _MODULES = {
     "MRTConfig": "arguments",
     "MRTTrainer": "trainer",
     "MetaProver": "meta_prover",
-    "PolicySampler": "policy_sampler",
+    "PolicySampler": "engines.policy",
     "episode_spans": "episodes",
     "grade": "grading",
     "mrt_accuracy": "rewards",

@@ -1,5 +1,7 @@
 r"""Every knob of the package, once. `TrlParser` reads them from a recipe or from the command line."""
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args, get_origin
 
@@ -162,3 +164,33 @@ class MRTConfig(MRTArguments, GRPOConfig):
 
     ```
     """
+
+
+def check_known(field_name: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """
+    ```python
+    >>> check_known("callbacks", ["mrt_progres"], ["mrt_progress"])
+    Traceback (most recent call last):
+        ...
+    ValueError: callbacks: unknown 'mrt_progres'. Did you mean 'mrt_progress'? Known: mrt_progress.
+
+    ```
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{field_name}: unknown {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """
+    The end of an error message about an unknown name.
+
+    ```python
+    >>> did_you_mean("message", ["messages", "prompt"]), did_you_mean("x", ["messages"])
+    (" Did you mean 'messages'?", '')
+
+    ```
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
+    return f" Did you mean {close[0]!r}?" if close else ""

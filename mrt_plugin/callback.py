@@ -9,12 +9,12 @@ import numpy as np
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
-from .analysis.regret import regret_at, roll_out
+from .engines.policy import PolicySampler
+from .engines.sampling import SamplingSettings
 from .meta_prover import Measurement
-from .policy_sampler import PolicySampler
 from .progress import progress
-from .sampling import SamplingSettings
-from .upstream import generating_policy, text_tokenizer
+from .rollouts import regret_at, roll_out
+from .upstream.trainer import generating_policy, text_tokenizer
 
 
 def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[str, float]:

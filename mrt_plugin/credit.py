@@ -14,13 +14,12 @@ from functools import partial, update_wrapper
 import numpy as np
 import torch
 
-from .arguments import MRTArguments
+from .arguments import MRTArguments, did_you_mean
 from .episodes import CLOSE
 from .meta_prover import check_termination
 from .progress import progress
-from .recipe import did_you_mean
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
-from .upstream import TRL_1
+from .upstream.version import TRL_1
 
 
 logger = logging.getLogger(__name__)

@@ -11,10 +11,7 @@ Left out on purpose: episodes of the backtracking setting (`Node k` labels), whi
 """
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
-from itertools import accumulate
 
 
 CUES = (
@@ -25,16 +22,22 @@ CUES = (
     "But let me double-check",
     "But hold on",
 )
+
+
 """A paragraph that starts with one of these may start a new episode (case-sensitive, nothing is stripped)."""
 
+
 MIN_PARAGRAPHS = 3
+
+
 """A cue is ignored while the current episode has fewer paragraphs than this."""
+
 
 OPEN, CLOSE = "<think>", "</think>"
 
+
 Span = tuple[int, int]
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 _BLANK_LINE = re.compile(r"\r?\n\r?\n")
 
@@ -152,68 +155,3 @@ def merge_spans(spans: Sequence[Span], at_most: int) -> list[Span]:
     """
     group = -(-len(spans) // at_most)
     return [(spans[i][0], spans[min(i + group, len(spans)) - 1][1]) for i in range(0, len(spans), max(group, 1))]
-
-
-def token_boundaries(
-    tokenizer, token_ids: Sequence[int], offsets: Sequence[int], straddling: bool = True
-) -> list[int]:
-    r"""
-    Carries character offsets of a decoded text over to its tokens.
-
-    The tokens are those that the policy sampled, which need not be those that the tokenizer would choose for the
-    same text; so they are decoded, never made anew. A token that begins inside a multi-byte character begins where
-    that character does.
-
-    Args:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer to decode with.
-        token_ids (`Sequence[int]`):
-            T token ids. Special tokens decode to nothing.
-        offsets (`Sequence[int]`):
-            Ascending offsets into `decode(tokenizer, token_ids)`, in characters.
-        straddling (`bool`, *optional*, defaults to `True`):
-            Whether a token that begins before an offset and ends behind it counts as before.
-
-    Returns:
-        `list[int]`:
-            For each offset the number of leading tokens before it, in 0..T.
-    """
-    pieces = [_piece(tokenizer, token) for token in token_ids]
-    text = "".join(pieces)
-    if REPLACEMENT not in text and text == decode(tokenizer, token_ids):  # every token stands for itself
-        starts = [0, *accumulate(map(len, pieces))]
-        return [
-            min(bisect_left(starts, offset), len(pieces) if straddling else bisect_right(starts, offset) - 1)
-            for offset in offsets
-        ]
-
-    def start(index: int) -> int:
-        # Bytes of an unfinished character decode to replacement characters; some decoders then spoil its neighbours
-        # too, so look back to where all was whole.
-        text = decode(tokenizer, token_ids[:index])
-        settled = len(text.rstrip(REPLACEMENT))
-        for shorter in range(index - 1, max(index - 4, -1), -1):
-            if not text.endswith(REPLACEMENT):
-                break
-            text = decode(tokenizer, token_ids[:shorter])
-        return settled if text.endswith(REPLACEMENT) else max(settled, len(text))
-
-    boundaries, low = [], 0
-    for offset in offsets:
-
-        def behind(index: int, offset: int = offset) -> bool:
-            return start(index) >= offset or (not straddling and start(index + 1) > offset)
-
-        low = bisect_left(range(len(token_ids)), True, lo=low, key=behind)
-        boundaries.append(low)
-    return boundaries
-
-
-@lru_cache(maxsize=2**18)
-def _piece(tokenizer, token: int) -> str:
-    return decode(tokenizer, [token])
-
-
-def decode(tokenizer, token_ids: Sequence[int]) -> str:
-    """The text of sampled tokens as it is, without special tokens and without cleaning up."""
-    return tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

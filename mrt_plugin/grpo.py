@@ -17,19 +17,11 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config
 
-from .arguments import MRTConfig
+from .arguments import MRTConfig, check_known
 from .credit import prepare
-from .launch import (
-    REWARDS,
-    RecipeArguments,
-    check_known,
-    imported_reward,
-    launch,
-    load_splits,
-    resume_point,
-    trainer_kwargs,
-)
-from .traces import tokenize
+from .datasets import load_splits
+from .launch import REWARDS, RecipeArguments, imported_reward, launch, resume_point, trainer_kwargs
+from .tokens import tokenize
 from .trainer import MRTTrainer
 
 

@@ -3,19 +3,21 @@ r"""What the launchers share: which upstream runs a recipe, its data, its reward
 import argparse
 import importlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 import trl
-from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+from datasets import Dataset
 from transformers import AutoTokenizer
 from transformers.trainer_utils import get_last_checkpoint
-from trl import ScriptArguments, get_quantization_config
+from trl import get_quantization_config
 
 from . import rewards
-from .recipe import RecipeParser, did_you_mean
-from .upstream import TRL_1
+from .arguments import check_known, did_you_mean
+from .datasets import DataArguments
+from .upstream.recipe import run_recipe
+from .upstream.version import TRL_1
 
 
 REWARDS = {
@@ -48,29 +50,6 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
     run_recipe(task, dataclass_types, main, arguments)
 
 
-def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str]) -> None:
-    """Calls `main` with what the recipe and the command line say; a `ValueError` names the recipe."""
-    try:
-        main(*RecipeParser(dataclass_types, prog=f"mrt {task}").parse_args_and_config(arguments))
-    except ValueError as error:
-        recipe = arguments[arguments.index("--config") + 1] if "--config" in arguments[:-1] else f"mrt {task}"
-        raise ValueError(f"{recipe}: {error}") from error
-
-
-@dataclass
-class DataArguments(ScriptArguments):
-    """Fields of Open-R1's recipes that TRL does not have: what is read, and how it is shown to the model."""
-
-    dataset_mixture: dict | None = field(
-        default=None,
-        metadata={
-            "help": "In place of dataset_name, as in Open-R1: `datasets`, a list of {id, config, split, columns, "
-            "weight}, `seed` and `test_split_size`."
-        },
-    )
-    chat_template: str | None = field(default=None, metadata={"help": "Chat template to use instead of the model's."})
-
-
 @dataclass
 class RecipeArguments(DataArguments):
     """Fields of Open-R1's recipes that TRL does not have, and that our launchers know on both tasks."""
@@ -88,22 +67,6 @@ class RecipeArguments(DataArguments):
         for name in ("wandb_entity", "wandb_project", "wandb_run_group"):
             if getattr(self, name) is not None:
                 os.environ[name.upper()] = getattr(self, name)
-
-
-def check_known(field_name: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """
-    ```python
-    >>> check_known("callbacks", ["mrt_progres"], ["mrt_progress"])
-    Traceback (most recent call last):
-        ...
-    ValueError: callbacks: unknown 'mrt_progres'. Did you mean 'mrt_progress'? Known: mrt_progress.
-
-    ```
-    """
-    known = list(known)
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{field_name}: unknown {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
 
 
 def check_sft_columns(rows: Dataset, text_field: str) -> None:
@@ -124,66 +87,6 @@ def imported_reward(name: str) -> Callable:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"reward_funcs: {name!r} cannot be imported: {error}.") from error
-
-
-def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tuple[Dataset, Dataset | None]:
-    """
-    The training split and, if wanted, the evaluation split of `dataset_name`, a name on the Hub or a local folder, or
-    of `dataset_mixture`.
-
-    Raises:
-        `ValueError`: If a split or the prompt column is missing; it names those that are there.
-    """
-    if script_args.dataset_mixture:
-        splits = load_mixture(script_args.dataset_mixture)
-    elif script_args.dataset_name:
-        streaming = {"streaming": script_args.dataset_streaming} if TRL_1 else {}
-        splits = _load(script_args.dataset_name, name=script_args.dataset_config, **streaming)
-    else:
-        raise ValueError("No data: set dataset_name to a data set of the Hub or to a local folder.")
-    return check_splits(splits, script_args, prompt_column, wants_eval)
-
-
-def _load(path: str, **kwargs):
-    try:
-        return load_dataset(path, **kwargs)
-    except StopIteration as error:  # of `datasets`, on a JSON file of no bytes
-        raise ValueError(f"{path} holds an empty file.") from error
-
-
-def check_splits(
-    splits: DatasetDict, script_args, prompt_column: str | None, wants_eval: bool
-) -> tuple[Dataset, Dataset | None]:
-    """The splits that a run takes, with the column that it reads."""
-    fields = ["dataset_train_split"] + ["dataset_test_split"] * wants_eval
-    for name in fields:
-        split = getattr(script_args, name)
-        check_known(name, [split], splits)
-        columns = splits[split].column_names
-        if prompt_column is not None and columns is not None:
-            check_known("dataset_prompt_column", [prompt_column], columns)
-    train, *test = (splits[getattr(script_args, name)] for name in fields)
-    return train, *(test or [None])
-
-
-def load_mixture(mixture: dict) -> DatasetDict:
-    """The data sets of an Open-R1 `dataset_mixture`, concatenated and shuffled."""
-    check_known("dataset_mixture", mixture, ["datasets", "seed", "test_split_size"])
-    seed, parts = mixture.get("seed", 0), []
-    for entry in mixture.get("datasets", []):
-        check_known("dataset_mixture", entry, ["id", "config", "split", "columns", "weight"])
-        part = _load(entry["id"], name=entry.get("config"), split=entry.get("split", "train"))
-        if entry.get("columns") is not None:
-            check_known("dataset_mixture", entry["columns"], part.column_names)
-            part = part.select_columns(entry["columns"])
-        parts.append(part.shuffle(seed=seed).select(range(int(len(part) * entry.get("weight", 1.0)))))
-    if not parts:
-        raise ValueError(
-            "dataset_mixture: no data sets; `datasets` is a list of {id, config, split, columns, weight}."
-        )
-    rows = concatenate_datasets(parts).shuffle(seed=seed)
-    test_size = mixture.get("test_split_size")
-    return DatasetDict({"train": rows}) if test_size is None else rows.train_test_split(test_size=test_size, seed=seed)
 
 
 def trainer_kwargs(script_args, training_args, model_args) -> dict:

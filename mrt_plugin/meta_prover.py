@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .episodes import CLOSE, decode, split_answer
+from .engines.sampling import Prompt, Sampler, SamplingSettings
+from .episodes import CLOSE, split_answer
 from .grading import Outcome, grade, up_to_closing_brace
-from .sampling import Prompt, Sampler, SamplingSettings
-from .traces import Trace, stop_after, tokenize
+from .tokens import decode, tokenize
+from .traces import Trace, stop_after
 
 
 TERMINATIONS = {
@@ -88,8 +89,8 @@ class MetaProver:
     Estimates success probabilities with a sampler.
 
     Args:
-        sampler ([`~mrt_plugin.sampling.Sampler`]):
-            The policy. `likelihood` needs one that can score, such as [`~mrt_plugin.policy_sampler.PolicySampler`].
+        sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
+            The policy. `likelihood` needs one that can score, such as [`~mrt_plugin.engines.policy.PolicySampler`].
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         termination (`str`, *optional*, defaults to `"explain"`):
@@ -103,7 +104,7 @@ class MetaProver:
             answer, teacher-forced, in one pass: no noise, no decoding, but it only knows one way to write the answer.
         samples (`int`, *optional*, defaults to `8`):
             Answers to draw after each prefix.
-        settings ([`~mrt_plugin.sampling.SamplingSettings`], *optional*):
+        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`], *optional*):
             How to draw them. Defaults to the paper's: 4096 tokens, temperature 0.7, top-p 1.
 
     Raises:

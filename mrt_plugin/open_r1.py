@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import trl
 from trl import ModelConfig
 
-from .arguments import MRTArguments
+from .arguments import MRTArguments, check_known
 from .callback import MRTCallback
 from .credit import prepare
-from .launch import REWARDS, check_known, check_sft_columns, check_splits, imported_reward
+from .datasets import check_splits
+from .launch import REWARDS, check_sft_columns, imported_reward
 from .trainer import MRTTrainer
-from .upstream import TRL_1
+from .upstream.version import TRL_1
 
 
 if TRL_1:

@@ -9,7 +9,8 @@ command line wins. A run that finds a checkpoint in `output_dir` goes on from th
 
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
-from .launch import RecipeArguments, check_sft_columns, launch, load_splits, resume_point, trainer_kwargs
+from .datasets import load_splits
+from .launch import RecipeArguments, check_sft_columns, launch, resume_point, trainer_kwargs
 
 
 def main(script_args: RecipeArguments, training_args: SFTConfig, model_args: ModelConfig):

@@ -3,7 +3,8 @@ r"""Completions -> traces: episodes in tokens, exactly as they were sampled. Not
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .episodes import CLOSE, OPEN, decode, episode_spans, merge_spans, thinking_span, token_boundaries
+from .episodes import CLOSE, OPEN, episode_spans, merge_spans, thinking_span
+from .tokens import decode, token_boundaries, tokenize
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,3 @@ def opening_ids(tokenizer, prompt_ids: Sequence[int]) -> list[int]:
     """Tokens that open the thinking after a prompt: none where the chat template has done so."""
     prompt = decode(tokenizer, prompt_ids)
     return [] if prompt.rfind(OPEN) > prompt.rfind(CLOSE) else tokenize(tokenizer, f"{OPEN}\n")
-
-
-def tokenize(tokenizer, text: str) -> list[int]:
-    """Tokens to append to others: no special ones are added."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]

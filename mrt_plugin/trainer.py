@@ -20,14 +20,15 @@ from accelerate.utils import gather_object
 from .arguments import MRTArguments, MRTConfig
 from .callback import MRTCallback, step_metrics
 from .credit import Start, dense_credit, grades, prepare, termination_credit
-from .episodes import CLOSE, decode
+from .engines.rollouts import live_sampler, rollout_engine
+from .engines.sampling import Prompt, SamplingSettings
+from .episodes import CLOSE
 from .grading_pool import warm_up
 from .meta_prover import MetaProver, check_termination, meta_prover
 from .rewards import completion_text
-from .rollout_engine import live_sampler, rollout_engine
-from .sampling import Prompt, SamplingSettings
-from .traces import Trace, opening_ids, segment, stop_after, tokenize, trace_at
-from .upstream import GRPOTrainer, text_tokenizer
+from .tokens import decode, tokenize
+from .traces import Trace, opening_ids, segment, stop_after, trace_at
+from .upstream.trainer import GRPOTrainer, text_tokenizer
 
 
 class MRTTrainer(GRPOTrainer):

@@ -17,14 +17,14 @@ from datasets import load_dataset
 from mrt_plugin.arguments import MetaProverArguments
 from mrt_plugin.data import backtracking, prefixes, star
 from mrt_plugin.data.backtracking import BacktrackingArguments
-from mrt_plugin.data.builder import BuilderArguments
-from mrt_plugin.data.problems import Policy, Problem
 from mrt_plugin.data.star import StarArguments
-from mrt_plugin.data.steps import backtrack_text
-from mrt_plugin.data.store import RowStore
-from mrt_plugin.engines import SamplingError
-from mrt_plugin.episodes import decode
+from mrt_plugin.engines.sampling import SamplingError
+from mrt_plugin.jobs.arguments import JobArguments
+from mrt_plugin.jobs.problems import Policy, Problem
+from mrt_plugin.jobs.store import RowStore
 from mrt_plugin.meta_prover import TERMINATIONS
+from mrt_plugin.steps import backtrack_text
+from mrt_plugin.tokens import decode
 
 
 STOP = TERMINATIONS["answer"]
@@ -150,7 +150,7 @@ def test_unusable_problems_are_dropped_by_reason(tokenizer):
 def test_prefixes_are_cut_at_random_and_measured_where_they_are_cut(tokenizer):
     success = {"": 0.25, ONE: 0.5, ONE + TWO: 1.0}
     sampler = Scripted(tokenizer, thinking([ONE + TWO + THREE + "</think>\\boxed{5}"] * 30, success))
-    args = BuilderArguments(num_generations=30, max_completion_length=100)
+    args = JobArguments(num_generations=30, max_completion_length=100)
     rows, outcome = prefixes.build([problem()], Policy(sampler, tokenizer), 1, args, PROVER)
     assert outcome == {"p": None}
     assert {row["prefix"] for row in rows} == set(success)  # never the whole trace
@@ -297,7 +297,7 @@ def test_a_rerun_builds_only_what_is_missing_and_the_same_rows(recipe, tmp_path,
     prefixes.run(["--config", str(recipe)])
     assert rows_of(tmp_path) == whole
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
-    monkeypatch.setattr("mrt_plugin.data.builder.load_policy", None)  # nothing to build, no model to load
+    monkeypatch.setattr("mrt_plugin.jobs.batch.load_policy", None)  # nothing to build, no model to load
     prefixes.run(["--config", str(recipe), "--batch_size", "1"])
     with pytest.raises(ValueError, match=r"data.yaml: The rows in .* \(temperature: 0.7 -> 0.9\)"):
         prefixes.run(["--config", str(recipe), "--temperature", "0.9"])

@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from mrt_plugin import grpo, sft
 from mrt_plugin.data import backtracking, prefixes, star
-from mrt_plugin.data.problems import Policy
+from mrt_plugin.jobs.problems import Policy
 
 
 BUILD = {"num_generations": 4, "max_completion_length": 64, "mrt_samples": 4, "mrt_answer_tokens": 16}
@@ -54,7 +54,7 @@ def build(tmp_path, model_path, problems, monkeypatch):
             tokenizer.chat_template = args.chat_template or tokenizer.chat_template
             return Policy(Scripted(tokenizer, rule), tokenizer)
 
-        monkeypatch.setattr("mrt_plugin.data.builder.load_policy", load_policy)
+        monkeypatch.setattr("mrt_plugin.jobs.batch.load_policy", load_policy)
         rows = str(tmp_path / "rows")
         common = {"model_name_or_path": model_path, "dataset_name": problems, "output_dir": rows}
         builder.run(["--config", str(write(tmp_path / "data.yaml", BUILD | common | fields))])

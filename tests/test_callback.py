@@ -5,10 +5,10 @@ import pytest
 import torch
 from test_trainer import FIRST, SUCCESS, build, dataset, scripted  # noqa: F401
 
-from mrt_plugin.analysis.regret import Rollout
 from mrt_plugin.callback import MRTCallback, step_metrics
 from mrt_plugin.meta_prover import Measurement
 from mrt_plugin.progress import normalized_regret
+from mrt_plugin.rollouts import Rollout
 
 
 def measurement(*values, tokens=10, timeouts=0):
@@ -42,7 +42,7 @@ def test_unknown_success_is_left_out():
 def test_regret_is_logged_every_so_many_steps(tmp_path, tokenizer, monkeypatch, scripted):  # noqa: F811
     import mrt_plugin.callback
 
-    monkeypatch.setattr(mrt_plugin.callback, "PolicySampler", mrt_plugin.rollout_engine.PolicySampler)
+    monkeypatch.setattr(mrt_plugin.callback, "PolicySampler", mrt_plugin.engines.rollouts.PolicySampler)
     mrt = {"mrt_credit": "dense", "mrt_regret_steps": 2, "mrt_regret_problems": 3}
     trainer = build(tmp_path, tokenizer, data=dataset(rows=8), eval_data=dataset(rows=5), mrt=mrt, max_steps=4)
     trainer.train()

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mrt_plugin.engines import SamplingError, ServerSampler, load_sampler
-from mrt_plugin.sampling import Prompt, SamplingSettings
+from mrt_plugin.engines.load.load import load_sampler
+from mrt_plugin.engines.sampling import Prompt, SamplingError, SamplingSettings
+from mrt_plugin.engines.server import ServerSampler
 
 
 SETTINGS = SamplingSettings(max_new_tokens=8, temperature=0.7, seed=3)
@@ -197,7 +198,7 @@ def test_another_model(serve, tokenizer):
 
 
 def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch):
-    monkeypatch.setattr("mrt_plugin.engines.find_spec", lambda name: None)
+    monkeypatch.setattr("mrt_plugin.engines.load.find_spec", lambda name: None)
     model_args = SimpleNamespace(model_name_or_path="m", model_revision="main", dtype=None, torch_dtype=None)
     for kind in ("vllm", "server"):
         with pytest.raises(ImportError, match=rf"pip install 'mrt-plugin\[{kind}\]'"):

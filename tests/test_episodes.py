@@ -7,15 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 
-from mrt_plugin.episodes import (
-    CUES,
-    decode,
-    episode_spans,
-    merge_spans,
-    split_answer,
-    thinking_span,
-    token_boundaries,
-)
+from mrt_plugin.episodes import CUES, episode_spans, merge_spans, split_answer, thinking_span
+from mrt_plugin.tokens import decode, token_boundaries
 
 
 def episodes(thinking, **settings):
@@ -211,5 +204,5 @@ def test_tokens_that_stand_for_themselves_are_cut_as_others_are(tokenizer, strad
     token_ids = [*words[:6], tokenizer.eos_token_id, *words[6:], tokenizer.eos_token_id]  # which decodes to nothing
     offsets = list(range(len(decode(tokenizer, token_ids)) + 1))
     cuts = token_boundaries(tokenizer, token_ids, offsets, straddling)
-    monkeypatch.setattr("mrt_plugin.episodes._piece", lambda *given: "\N{REPLACEMENT CHARACTER}")
+    monkeypatch.setattr("mrt_plugin.tokens._piece", lambda *given: "\N{REPLACEMENT CHARACTER}")
     assert token_boundaries(tokenizer, token_ids, offsets, straddling) == cuts

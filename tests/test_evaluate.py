@@ -19,11 +19,11 @@ from mrt_plugin.analysis import evaluate, report
 from mrt_plugin.analysis.compare import compare, token_ratio, verdict
 from mrt_plugin.analysis.evaluate import SCHEMA, EvaluationArguments
 from mrt_plugin.analysis.figures import FIGURES, training_lengths
-from mrt_plugin.analysis.regret import Rollout
 from mrt_plugin.analysis.runs import Run, estimate, load_run, load_runs, standard_error
 from mrt_plugin.arguments import MetaProverArguments
-from mrt_plugin.data.problems import Policy
-from mrt_plugin.data.store import RowStore
+from mrt_plugin.jobs.problems import Policy
+from mrt_plugin.jobs.store import RowStore
+from mrt_plugin.rollouts import Rollout
 
 
 PROVER = MetaProverArguments(mrt_samples=4, mrt_termination="answer", mrt_answer_tokens=16)

@@ -4,11 +4,11 @@ import torch
 from conftest import byte_fallback_tokenizer, byte_level_tokenizer, tiny_model
 from tokenizers import AddedToken
 
-from mrt_plugin.episodes import decode
+from mrt_plugin.engines.policy import PolicySampler
+from mrt_plugin.engines.sampling import Prompt, SamplingSettings
 from mrt_plugin.meta_prover import TERMINATIONS, MetaProver, bare_answer
-from mrt_plugin.policy_sampler import PolicySampler
-from mrt_plugin.sampling import Prompt, SamplingSettings
-from mrt_plugin.traces import Trace, opening_ids, segment, stop_after, tokenize
+from mrt_plugin.tokens import decode, tokenize
+from mrt_plugin.traces import Trace, opening_ids, segment, stop_after
 
 
 FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works.\n"

@@ -4,8 +4,8 @@ import pytest
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from mrt_plugin.recipe import FIXED, RENAMED, RecipeParser
-from mrt_plugin.upstream import TRL_1
+from mrt_plugin.upstream.recipe import FIXED, RENAMED, RecipeParser
+from mrt_plugin.upstream.version import TRL_1
 
 
 def parse(tmp_path, recipe, *arguments, config=GRPOConfig):

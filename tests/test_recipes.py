@@ -21,7 +21,7 @@ from trl import SFTTrainer
 from mrt_plugin import MRTTrainer
 from mrt_plugin.grading import Outcome
 from mrt_plugin.meta_prover import check_termination
-from mrt_plugin.upstream import TRL_1
+from mrt_plugin.upstream.version import TRL_1
 
 
 ROOT = Path(__file__).parent.parent

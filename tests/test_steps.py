@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mrt_plugin.data.steps import (
+from mrt_plugin.steps import (
     NEW_ATTEMPT,
     Step,
     Steps,

@@ -1,4 +1,4 @@
-"""Rows of `mrt_plugin.data.store` are there exactly once, whatever happens to their builder; `datasets` reads them."""
+"""Rows of `mrt_plugin.jobs.store` are there exactly once, whatever happens to their builder; `datasets` reads them."""
 
 import errno
 import json
@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from mrt_plugin.data import store as module
-from mrt_plugin.data.store import RowStore
+from mrt_plugin.jobs import store as module
+from mrt_plugin.jobs.store import RowStore
 
 
 REPOSITORY = Path(module.__file__).parents[2]
@@ -312,7 +312,7 @@ def test_a_visible_file_is_finished_even_if_its_name_is_not_synced(folder, monke
 FILL = """
 import errno, os, sys
 import pyarrow as pa, pyarrow.parquet as pq
-from mrt_plugin.data.store import RowStore
+from mrt_plugin.jobs.store import RowStore
 schema = pa.schema({"problem_id": pa.string(), "noise": pa.binary()})
 written = {}
 with RowStore(sys.argv[1], schema, {}) as store:
@@ -363,7 +363,7 @@ PROBLEMS, BATCH = 1600, 4
 BUILD = """
 import random, sys
 import pyarrow as pa
-from mrt_plugin.data.store import RowStore
+from mrt_plugin.jobs.store import RowStore
 folder, problems, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 schema = pa.schema({"problem_id": pa.string(), "sample": pa.int64()})
 print("imported", flush=True)

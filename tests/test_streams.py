@@ -5,10 +5,10 @@ from test_meta_prover import Sampler
 
 from mrt_plugin.analysis.streams import EXTENSION_CUES, extend, linearize
 from mrt_plugin.analysis.votes import votes
-from mrt_plugin.episodes import decode
+from mrt_plugin.engines.sampling import SamplingSettings
 from mrt_plugin.grading import Outcome, grade
-from mrt_plugin.sampling import SamplingSettings
-from mrt_plugin.traces import segment, tokenize
+from mrt_plugin.tokens import decode, tokenize
+from mrt_plugin.traces import segment
 
 
 PROMPT = "<|user|>Find x.<|assistant|><think>\n"

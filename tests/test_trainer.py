@@ -13,13 +13,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2ForCausalLM
 from trl import GRPOTrainer
 
-import mrt_plugin.rollout_engine
+import mrt_plugin.engines.rollouts
 import mrt_plugin.trainer
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.credit import dense_credit
-from mrt_plugin.episodes import decode
 from mrt_plugin.meta_prover import TERMINATIONS
-from mrt_plugin.upstream import TRL_1
+from mrt_plugin.tokens import decode
+from mrt_plugin.upstream.version import TRL_1
 
 
 ANSWER = "</think>\n\n**Final Answer**\n\n\\boxed{{{}}}"
@@ -106,7 +106,7 @@ def build(
 @pytest.fixture
 def scripted(monkeypatch, tokenizer):
     """Completions in turn from `ROWS` (from a prefix: what is left of them), success probabilities from `SUCCESS`."""
-    monkeypatch.setattr(mrt_plugin.rollout_engine, "PolicySampler", ScriptedSampler)
+    monkeypatch.setattr(mrt_plugin.engines.rollouts, "PolicySampler", ScriptedSampler)
     seen = []
 
     def generate(self, input_ids, attention_mask, **_):

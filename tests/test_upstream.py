@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_trainer import ANSWER, FIRST, SECOND, build, dataset, step_inputs
 
-import mrt_plugin.upstream
-from mrt_plugin.upstream import TRL_1
+import mrt_plugin.upstream.trainer
+from mrt_plugin.upstream.version import TRL_1
 
 
 pytestmark = pytest.mark.skipif(TRL_1, reason="trl 1.x")
@@ -79,4 +79,4 @@ def test_an_unknown_trl_is_refused(monkeypatch):
 
     monkeypatch.setattr("trl.__version__", "0.21.0")
     with pytest.raises(ImportError, match=r"trl 0.18, Open-R1's pin; this is 0.21.0"):
-        importlib.reload(mrt_plugin.upstream)
+        importlib.reload(mrt_plugin.upstream.trainer)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .regret import VARIANTS
+from ..rollouts import VARIANTS
 from .runs import RESAMPLES, Run, estimate, load_runs, markdown
 
 
@@ -21,7 +21,7 @@ def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[s
         before, after ([`~mrt_plugin.analysis.runs.Run`]):
             Of the same problems.
         variant (`str`, *optional*, defaults to `"definition"`):
-            Of regret, as in [`~mrt_plugin.analysis.regret.regret_at`].
+            Of regret, as in [`~mrt_plugin.rollouts.regret_at`].
 
     Returns:
         `list[dict[str, str]]`:

@@ -15,15 +15,18 @@ import pyarrow as pa
 from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
-from ..data.builder import BuilderArguments, launch_builder, rollout_settings, run_builder
-from ..data.problems import Policy, Problem, usable
-from ..data.steps import GO_BACK
-from ..episodes import CLOSE, decode, split_answer
+from ..engines.sampling import Prompt
+from ..episodes import CLOSE, split_answer
 from ..grading import Outcome, grade
+from ..jobs.arguments import JobArguments
+from ..jobs.batch import rollout_settings
+from ..jobs.job import launch_job, run_job
+from ..jobs.problems import Policy, Problem, usable
 from ..meta_prover import Answer, check_termination, meta_prover
-from ..sampling import Prompt
-from ..traces import opening_ids, segment, tokenize
-from .regret import spent_tokens
+from ..rollouts import spent_tokens
+from ..steps import GO_BACK
+from ..tokens import decode, tokenize
+from ..traces import opening_ids, segment
 from .runs import load_run, markdown, results, summary
 from .streams import MEASURED_EVERY, extend, linearize
 from .votes import votes
@@ -61,7 +64,7 @@ UNMEASURED = dict.fromkeys(
 
 
 @dataclass
-class EvaluationArguments(BuilderArguments):
+class EvaluationArguments(JobArguments):
     """What to measure, beside the arguments of the data builders."""
 
     num_generations: int = field(default=20, metadata={"help": "Rollouts for each problem. The paper: 20."})
@@ -205,7 +208,7 @@ def _room(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -
 def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
     if args.regret and CLOSE not in check_termination(mrt_args.mrt_termination):
         raise ValueError("regret: episodes are found between thinking tags. Set an mrt_termination with </think>.")
-    run_builder(build, SCHEMA, args, model_args, mrt_args)
+    run_job(build, SCHEMA, args, model_args, mrt_args)
     run = load_run(args.output_dir)
     for reason, count in run.dropped.items():
         logger.warning("%d problems are not part of the results: %s.", count, reason)
@@ -215,7 +218,7 @@ def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProve
 
 def run(arguments: list[str] | None = None) -> None:
     """Runs a recipe; `arguments` are those of the command line."""
-    launch_builder("evaluate", EvaluationArguments, main, arguments)
+    launch_job("evaluate", EvaluationArguments, main, arguments)
 
 
 if __name__ == "__main__":

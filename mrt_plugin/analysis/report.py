@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from ..rollouts import VARIANTS
 from .compare import compare
-from .regret import VARIANTS
 from .runs import BENCHMARK, BUDGET, PROVER, RESAMPLES, Run, load_runs, markdown, summary
 
 

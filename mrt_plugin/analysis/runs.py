@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy.stats import bootstrap
 
-from ..data.store import stored_outcome
+from ..jobs.store import stored_outcome
 from ..progress import majority_curve
-from .regret import Rollout, curve, regret_at
+from ..rollouts import Rollout, curve, regret_at
 from .streams import MEASURED_EVERY
 
 

@@ -6,9 +6,10 @@ Both make a model that has come to an end go on, in the same stream of tokens. N
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..episodes import CLOSE, decode, token_boundaries
-from ..sampling import Prompt, Sampler, SamplingSettings
-from ..traces import Trace, tokenize, trace_at
+from ..engines.sampling import Prompt, Sampler, SamplingSettings
+from ..episodes import CLOSE
+from ..tokens import decode, token_boundaries, tokenize
+from ..traces import Trace, trace_at
 
 
 EXTENSION_CUES = ("Wait", "But wait", "Alternatively", "But hold on")
@@ -28,7 +29,7 @@ def extend(
     come to one, its last paragraph is dropped.
 
     Args:
-        sampler ([`~mrt_plugin.sampling.Sampler`]):
+        sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
             The policy.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
@@ -36,7 +37,7 @@ def extend(
             N traces.
         extensions (`int`):
             How many, one after the other; one call to the sampler each.
-        settings ([`~mrt_plugin.sampling.SamplingSettings`]):
+        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
             How to draw one.
 
     Returns:
@@ -85,7 +86,7 @@ def linearize(
     Linearized search: attempts that follow each other in one stream, of which the model sees the most recent.
 
     Args:
-        sampler ([`~mrt_plugin.sampling.Sampler`]):
+        sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
             The policy.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
@@ -97,7 +98,7 @@ def linearize(
             How many of the last attempts the model sees when it begins the next.
         continuation (`str`):
             What the next one begins with, after a blank line.
-        settings ([`~mrt_plugin.sampling.SamplingSettings`]):
+        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
             How to draw one.
 
     Returns:

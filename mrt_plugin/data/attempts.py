@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..episodes import decode
+from ..engines.sampling import Prompt
 from ..grading import Outcome, grade
-from ..sampling import Prompt
-from .builder import BuilderArguments, rollout_settings
-from .problems import Policy, Problem
+from ..jobs.arguments import JobArguments
+from ..jobs.batch import rollout_settings
+from ..jobs.problems import Policy, Problem
+from ..tokens import decode
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Attempt:
 
 
 def draw(
-    policy: Policy, problems: Sequence[Problem], prompts: Sequence[Prompt], n: int, args: BuilderArguments, seed: int
+    policy: Policy, problems: Sequence[Problem], prompts: Sequence[Prompt], n: int, args: JobArguments, seed: int
 ) -> list[list[Attempt]]:
     """`n` attempts from each prompt, which belongs to the problem at its place, in one call."""
     settings = rollout_settings(args, seed)

@@ -24,14 +24,15 @@ import pyarrow as pa
 from trl import ModelConfig
 
 from ..arguments import MetaProverArguments, check_choices
-from ..episodes import token_boundaries
+from ..engines.sampling import Prompt
+from ..jobs.arguments import JobArguments
+from ..jobs.job import launch_job, run_job
+from ..jobs.problems import Policy, Problem, usable
 from ..meta_prover import MetaProver, check_termination, meta_prover
-from ..sampling import Prompt
-from ..traces import tokenize, trace_at
+from ..steps import backtrack, best_step, episodes_of, parse_steps, rise, star
+from ..tokens import token_boundaries, tokenize
+from ..traces import trace_at
 from .attempts import Attempt, draw, success_probability
-from .builder import BuilderArguments, launch_builder, run_builder
-from .problems import Policy, Problem, usable
-from .steps import backtrack, best_step, episodes_of, parse_steps, rise, star
 
 
 TEXT = pa.string()
@@ -46,7 +47,7 @@ FORCED = ("mrt", "rl")
 
 
 @dataclass
-class BacktrackingArguments(BuilderArguments):
+class BacktrackingArguments(JobArguments):
     """Arguments of the backtracking builder."""
 
     scheme: Literal["star", "rise", "backtrack", "mrt", "rl"] = field(
@@ -245,12 +246,12 @@ def main(args: BacktrackingArguments, model_args: ModelConfig, mrt_args: MetaPro
             f"scheme: {args.scheme} forces a response without thinking tags to stop; set mrt_termination to a text "
             "that ends in \\boxed{."
         )
-    run_builder(build, RL_SCHEMA if args.scheme == "rl" else SFT_SCHEMA, args, model_args, mrt_args)
+    run_job(build, RL_SCHEMA if args.scheme == "rl" else SFT_SCHEMA, args, model_args, mrt_args)
 
 
 def run(arguments: list[str] | None = None) -> None:
     """Runs a recipe; `arguments` are those of the command line."""
-    launch_builder("backtracking", BacktrackingArguments, main, arguments)
+    launch_job("backtracking", BacktrackingArguments, main, arguments)
 
 
 if __name__ == "__main__":

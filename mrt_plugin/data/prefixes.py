@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..arguments import MetaProverArguments
-from ..episodes import decode
+from ..jobs.arguments import JobArguments
+from ..jobs.batch import roll_out
+from ..jobs.job import launch_job, run_job
+from ..jobs.problems import Policy, Problem
 from ..meta_prover import meta_prover
-from .builder import BuilderArguments, launch_builder, roll_out, run_builder
-from .problems import Policy, Problem
+from ..tokens import decode
 from .star import MESSAGES
 
 
@@ -35,7 +37,7 @@ SCHEMA = pa.schema(
 
 
 def build(
-    problems: Sequence[Problem], policy: Policy, seed: int, args: BuilderArguments, mrt_args: MetaProverArguments
+    problems: Sequence[Problem], policy: Policy, seed: int, args: JobArguments, mrt_args: MetaProverArguments
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Prefixes of thinking for RL: `prefix`, cut after a random number of episodes, and its J in `prefix_success`."""
     tokenizer = policy.tokenizer
@@ -71,7 +73,7 @@ def build(
 
 def run(arguments: list[str] | None = None) -> None:
     """Runs a recipe; `arguments` are those of the command line."""
-    launch_builder("prefixes", BuilderArguments, partial(run_builder, build, SCHEMA), arguments)
+    launch_job("prefixes", JobArguments, partial(run_job, build, SCHEMA), arguments)
 
 
 if __name__ == "__main__":

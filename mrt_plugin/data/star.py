@@ -18,12 +18,15 @@ import pyarrow as pa
 from trl import ModelConfig
 
 from ..arguments import MetaProverArguments, check_choices
-from ..episodes import CLOSE, OPEN, decode, split_answer
+from ..episodes import CLOSE, OPEN, split_answer
 from ..grading import Outcome, grade
+from ..jobs.arguments import JobArguments
+from ..jobs.batch import roll_out
+from ..jobs.job import launch_job, run_job
+from ..jobs.problems import Policy, Problem
 from ..meta_prover import Measurement, meta_prover
-from ..traces import Trace, opening_ids, tokenize
-from .builder import BuilderArguments, launch_builder, roll_out, run_builder
-from .problems import Policy, Problem
+from ..tokens import decode, tokenize
+from ..traces import Trace, opening_ids
 
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
@@ -43,7 +46,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass
-class StarArguments(BuilderArguments):
+class StarArguments(JobArguments):
     """Arguments of the STaR builder."""
 
     selection: Literal["mrt", "outcome"] = field(
@@ -144,12 +147,12 @@ def select_outcome(tokenizer, prompt_ids, rollouts: Sequence[tuple[list[int], Tr
 def main(args: StarArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
     if args.selection == "mrt" and mrt_args.mrt_estimator != "sample":
         raise ValueError("selection: mrt keeps an answer that the meta-prover wrote; set mrt_estimator: sample.")
-    run_builder(build, SCHEMA, args, model_args, mrt_args)
+    run_job(build, SCHEMA, args, model_args, mrt_args)
 
 
 def run(arguments: list[str] | None = None) -> None:
     """Runs a recipe; `arguments` are those of the command line."""
-    launch_builder("star", StarArguments, main, arguments)
+    launch_job("star", StarArguments, main, arguments)
 
 
 if __name__ == "__main__":

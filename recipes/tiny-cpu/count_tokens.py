@@ -7,7 +7,8 @@
 import argparse
 from pathlib import Path
 
-from mrt_plugin.data import builder, star
+from mrt_plugin.data import star
+from mrt_plugin.jobs import job as builder
 
 
 def counting(sampler, file: Path):

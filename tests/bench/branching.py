@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from mrt_plugin.policy_sampler import PolicySampler
-from mrt_plugin.sampling import Prompt, SamplingSettings
+from mrt_plugin.engines.policy import PolicySampler
+from mrt_plugin.engines.sampling import Prompt, SamplingSettings
 
 
 MODEL = {  # the shape of SmolLM2-135M, with random weights: the work is the same, the text is not

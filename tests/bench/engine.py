@@ -18,7 +18,7 @@ def main(sizes: dict[str, int]) -> list[dict]:
     from transformers import LlamaConfig
     from vllm import SamplingParams
 
-    from mrt_plugin.engines import VLLMSampler
+    from mrt_plugin.engines.vllm import VLLMSampler
 
     prompts, settings = requests(**sizes)
     inputs = [{"prompt_token_ids": prompt.token_ids} for prompt in prompts]

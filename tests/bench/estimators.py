@@ -12,10 +12,11 @@ from datasets import load_dataset
 from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mrt_plugin.engines.policy import PolicySampler
+from mrt_plugin.engines.sampling import Prompt, SamplingSettings
 from mrt_plugin.meta_prover import MetaProver
-from mrt_plugin.policy_sampler import PolicySampler
-from mrt_plugin.sampling import Prompt, SamplingSettings
-from mrt_plugin.traces import segment, tokenize
+from mrt_plugin.tokens import tokenize
+from mrt_plugin.traces import segment
 
 
 DRAWS = 64

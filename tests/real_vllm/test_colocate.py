@@ -9,9 +9,9 @@ from conftest import CPU, tiny_model
 from datasets import Dataset
 
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_progress
-from mrt_plugin.rollout_engine import live_sampler
-from mrt_plugin.sampling import Prompt, SamplingSettings
-from mrt_plugin.traces import tokenize
+from mrt_plugin.engines.rollouts import live_sampler
+from mrt_plugin.engines.sampling import Prompt, SamplingSettings
+from mrt_plugin.tokens import tokenize
 
 
 pytest.importorskip("vllm")

@@ -12,12 +12,14 @@ from conftest import CPU, tiny_model
 from datasets import Dataset
 
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
-from mrt_plugin.engines import ServerSampler, VLLMSampler
+from mrt_plugin.engines.policy import PolicySampler
+from mrt_plugin.engines.rollouts import live_sampler
+from mrt_plugin.engines.sampling import Prompt, SamplingSettings
+from mrt_plugin.engines.server import ServerSampler
+from mrt_plugin.engines.vllm import VLLMSampler
 from mrt_plugin.meta_prover import MetaProver
-from mrt_plugin.policy_sampler import PolicySampler
-from mrt_plugin.rollout_engine import live_sampler
-from mrt_plugin.sampling import Prompt, SamplingSettings
-from mrt_plugin.traces import segment, tokenize
+from mrt_plugin.tokens import tokenize
+from mrt_plugin.traces import segment
 
 
 pytest.importorskip("vllm")

@@ -6,10 +6,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..arguments import check_known
+from ..datasets import load_splits
+from ..engines.sampling import Sampler
 from ..grading import Outcome, grade
-from ..launch import check_known, load_splits
-from ..sampling import Sampler
-from ..traces import tokenize
+from ..tokens import tokenize
 
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Policy:
 
 def read_problems(args) -> list[Problem]:
     """
-    The problems of the training split that [`~mrt_plugin.data.builder.BuilderArguments`] name, each once.
+    The problems of the training split that [`~mrt_plugin.jobs.arguments.JobArguments`] name, each once.
 
     Raises:
         `ValueError`: If there is none, or a column is missing.

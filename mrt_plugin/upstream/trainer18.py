@@ -1,23 +1,10 @@
-r"""What differs between the two generations of TRL, in one place: 1.16, for which the trainer is written, and 0.18,
-which Open-R1 pins. [`GRPOTrainer`] is TRL's own on 1.x; on 0.18 it adds the seams that 1.x has.
-"""
-
-from contextlib import contextmanager
+r"""trl 0.18, Open-R1's pin, with the seams of 1.x that [`~mrt_plugin.MRTTrainer`] overrides."""
 
 import torch
 import trl
 from accelerate.utils import gather
-from packaging.version import Version
 from trl.data_utils import maybe_apply_chat_template
-from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.utils import pad
-
-
-TRL_1 = Version(trl.__version__) >= Version("1.16")
-if not TRL_1 and Version(trl.__version__).release[:2] != (0, 18):
-    raise ImportError(
-        f"mrt_plugin works with trl >= 1.16 and with trl 0.18, Open-R1's pin; this is {trl.__version__}."
-    )
 
 
 class GRPOTrainer18(trl.GRPOTrainer):
@@ -124,30 +111,3 @@ class _PerToken:
 
     def unsqueeze(self, dim: int) -> torch.Tensor:
         return self.advantages
-
-
-GRPOTrainer = trl.GRPOTrainer if TRL_1 else GRPOTrainer18
-
-
-def text_tokenizer(trainer):
-    """The tokenizer of a trainer, also where it was given a processor."""
-    return getattr(trainer, "_tokenizer", trainer.processing_class)
-
-
-@contextmanager
-def generating_policy(trainer):
-    """The live policy, unwrapped from DDP or DeepSpeed and ready to generate, without gradients."""
-    args, gather_params = trainer.args, {"gather_deepspeed3_params": trainer.args.ds3_gather_for_generation}
-    if TRL_1:
-        gather_params["gradient_checkpointing_kwargs"] = args.gradient_checkpointing_kwargs
-    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **gather_params) as model:
-        # 0.18 leaves checkpointing on, and transformers then drops the key-value cache of a model in training.
-        paused = not TRL_1 and model.is_gradient_checkpointing
-        if paused:
-            model.gradient_checkpointing_disable()
-        try:
-            with torch.no_grad():
-                yield model
-        finally:
-            if paused:
-                model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)

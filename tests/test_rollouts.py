@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from test_meta_prover import Sampler
 
-from mrt_plugin.analysis.regret import Rollout, curve, regret_at, roll_out
+from mrt_plugin.engines.sampling import SamplingSettings
 from mrt_plugin.meta_prover import MetaProver
 from mrt_plugin.progress import normalized_regret, released_regret
-from mrt_plugin.sampling import SamplingSettings
-from mrt_plugin.traces import tokenize
+from mrt_plugin.rollouts import Rollout, curve, regret_at, roll_out
+from mrt_plugin.tokens import tokenize
 
 
 FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works.\n"

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..meta_prover import Measurement, MetaProver
-from ..progress import normalized_regret, released_regret
-from ..sampling import Prompt, SamplingSettings
-from ..traces import Trace, segment
+from .engines.sampling import Prompt, SamplingSettings
+from .meta_prover import Measurement, MetaProver
+from .progress import normalized_regret, released_regret
+from .traces import Trace, segment
 
 
 VARIANTS = ("definition", "released")
@@ -79,7 +79,7 @@ def roll_out(
             Token ids of N prompts.
         solutions (`Sequence[str]`):
             Their gold answers.
-        settings ([`~mrt_plugin.sampling.SamplingSettings`]):
+        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
             How to draw the rollouts.
         episodes (`int`, *optional*, defaults to `10`):
             Most episodes to tell apart in a trace.

@@ -3,16 +3,16 @@ r"""One recipe for both generations of TRL: what was renamed or removed is trans
 Open-R1's recipes speak trl 0.18. A recipe in the names of 1.x runs on 0.18 too.
 """
 
-import difflib
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import trl
 import yaml
 from trl import TrlParser
 
-from .upstream import TRL_1
+from ..arguments import did_you_mean
+from .version import TRL_1
 
 
 logger = logging.getLogger(__name__)
@@ -126,20 +126,6 @@ class RecipeParser(TrlParser):
         return [(here, values.get(value, value) if values else value)]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """
-    The end of an error message about an unknown name.
-
-    ```python
-    >>> did_you_mean("message", ["messages", "prompt"]), did_you_mean("x", ["messages"])
-    (" Did you mean 'messages'?", '')
-
-    ```
-    """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
     """
     The options of a command line with their values.
@@ -160,3 +146,12 @@ def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
         else:
             raise ValueError(f"{argument!r} on the command line belongs to no field; write --field value.")
     return options
+
+
+def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str]) -> None:
+    """Calls `main` with what the recipe and the command line say; a `ValueError` names the recipe."""
+    try:
+        main(*RecipeParser(dataclass_types, prog=f"mrt {task}").parse_args_and_config(arguments))
+    except ValueError as error:
+        recipe = arguments[arguments.index("--config") + 1] if "--config" in arguments[:-1] else f"mrt {task}"
+        raise ValueError(f"{recipe}: {error}") from error

@@ -8,11 +8,11 @@ from accelerate import debug_launcher
 from conftest import tiny_model
 from test_trainer import ScriptedSampler, build, scripted, step_inputs  # noqa: F401 (a fixture)
 
-from mrt_plugin.policy_sampler import PolicySampler
-from mrt_plugin.rollout_engine import RolloutEngine, live_sampler, rollout_engine
-from mrt_plugin.sampling import Prompt, SamplingSettings
-from mrt_plugin.traces import tokenize
-from mrt_plugin.upstream import TRL_1
+from mrt_plugin.engines.policy import PolicySampler
+from mrt_plugin.engines.rollouts import RolloutEngine, live_sampler, rollout_engine
+from mrt_plugin.engines.sampling import Prompt, SamplingSettings
+from mrt_plugin.tokens import tokenize
+from mrt_plugin.upstream.version import TRL_1
 
 
 DENSE = {"mrt_credit": "dense", "mrt_samples": 2, "mrt_answer_tokens": 6, "mrt_answer_temperature": 0.0}
@@ -180,7 +180,7 @@ def _dealt_out():
     """On each of three ranks: 0, 4 and 1 prompts, each written as its first token, twice."""
     from accelerate import PartialState
 
-    import mrt_plugin.rollout_engine as module
+    import mrt_plugin.engines.rollouts as module
 
     PartialState._reset_state()  # that of the process that was forked
     state = PartialState(cpu=True)

@@ -3,7 +3,7 @@ r"""A builder's batches on a Ray cluster: one policy for each actor, rows writte
 import pickle
 from collections.abc import Callable, Iterator
 
-from .builder import attempt, load_policy
+from .batch import attempt, load_policy
 
 
 class _Actor:
@@ -17,7 +17,7 @@ class _Actor:
 
 
 def results(build: Callable, todo: list, args, model_args, mrt_args) -> Iterator[tuple]:
-    """What became of each batch, as [`~mrt_plugin.data.builder.attempt`] gives it, in any order."""
+    """What became of each batch, as [`~mrt_plugin.jobs.batch.attempt`] gives it, in any order."""
     import ray
     import ray.data
 

@@ -2,8 +2,8 @@ r"""One seam between the method and the engine that writes text: prompts of toke
 
 A sampler is anything with the method `sample(prompts, n, settings)`. A [`Prompt`] is a cut-off trace and a suffix,
 so that an engine can see which prompts share their beginning, and tokens are appended, never made anew. Samplers are
-in [`~mrt_plugin.policy_sampler`] (a model in this process), [`~mrt_plugin.engines`] (vLLM, a server) and
-[`~mrt_plugin.rollout_engine`] (the trainer's vLLM).
+in [`~mrt_plugin.engines.policy`] (a model in this process), [`~mrt_plugin.engines.load`] (vLLM, a server) and
+[`~mrt_plugin.engines.rollouts`] (the trainer's vLLM).
 """
 
 from __future__ import annotations
@@ -78,3 +78,22 @@ class Sampler(Protocol):
     def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
         """Writes `n` completions for each prompt: token ids, up to and including the end-of-sequence token."""
         ...
+
+
+class SamplingError(Exception):
+    """
+    An engine gave no answer to some prompts of a call, after all its retries.
+
+    Args:
+        failed (`dict[int, str]`):
+            For the index of each such prompt, why.
+    """
+
+    def __init__(self, failed: dict[int, str]):
+        self.failed = failed
+        super().__init__(
+            f"{len(failed)} prompts have no completions, the first because: {next(iter(failed.values()))}"
+        )
+
+    def __reduce__(self):
+        return type(self), (self.failed,)

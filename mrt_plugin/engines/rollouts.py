@@ -12,9 +12,10 @@ from dataclasses import replace
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
-from .policy_sampler import PolicySampler
+from ..upstream.trainer import generating_policy, text_tokenizer
+from ..upstream.version import TRL_1
+from .policy import PolicySampler
 from .sampling import Prompt, Sampler, SamplingSettings
-from .upstream import TRL_1, generating_policy, text_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,9 @@ class RolloutEngine:
 
     def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
         """
-        As in [`~mrt_plugin.sampling.Sampler`], but to be called on every rank, also with no prompts. The prompts of
-        all ranks are dealt out evenly, so that no engine waits for the busiest, and each rank is given its own back.
+        As in [`~mrt_plugin.engines.sampling.Sampler`], but to be called on every rank, also with no prompts. The
+        prompts of all ranks are dealt out evenly, so that no engine waits for the busiest, and each rank is given its
+        own back.
         """
         if settings.seed is not None:
             raise ValueError("The engine of the rollouts draws from its own random numbers; seed has to be None.")

@@ -5,9 +5,9 @@ import torch
 from conftest import tiny_model
 from transformers import MistralConfig, MistralForCausalLM
 
-from mrt_plugin.branching import Branches
-from mrt_plugin.policy_sampler import PolicySampler
-from mrt_plugin.sampling import Prompt, SamplingSettings
+from mrt_plugin.engines.branching import Branches
+from mrt_plugin.engines.policy import PolicySampler
+from mrt_plugin.engines.sampling import Prompt, SamplingSettings
 
 
 GREEDY = SamplingSettings(max_new_tokens=12, temperature=0)
@@ -122,8 +122,8 @@ def test_a_batch_holds_only_the_traces_that_it_branches_off(tokenizer, monkeypat
         held.append(len(keys_values[0][0]))
         return Branches(model, keys_values, *rows)
 
-    monkeypatch.setattr("mrt_plugin.policy_sampler.Branches", spy)
-    monkeypatch.setattr("mrt_plugin.policy_sampler.SCORED", 3 * 2 * 9)  # three prompts at a time
+    monkeypatch.setattr("mrt_plugin.engines.policy.Branches", spy)
+    monkeypatch.setattr("mrt_plugin.engines.policy.SCORED", 3 * 2 * 9)  # three prompts at a time
     assert PolicySampler(model, tokenizer).sample(prompts, 2, GREEDY) == whole
     assert held == [1, 1, 1]
 

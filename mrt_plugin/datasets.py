@@ -1,0 +1,83 @@
+r"""What a run reads: `dataset_name` or `dataset_mixture` of a recipe -> splits with the columns that it names."""
+
+from dataclasses import dataclass, field
+
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+from trl import ScriptArguments
+
+from .arguments import check_known
+from .upstream.version import TRL_1
+
+
+@dataclass
+class DataArguments(ScriptArguments):
+    """Fields of Open-R1's recipes that TRL does not have: what is read, and how it is shown to the model."""
+
+    dataset_mixture: dict | None = field(
+        default=None,
+        metadata={
+            "help": "In place of dataset_name, as in Open-R1: `datasets`, a list of {id, config, split, columns, "
+            "weight}, `seed` and `test_split_size`."
+        },
+    )
+    chat_template: str | None = field(default=None, metadata={"help": "Chat template to use instead of the model's."})
+
+
+def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tuple[Dataset, Dataset | None]:
+    """
+    The training split and, if wanted, the evaluation split of `dataset_name`, a name on the Hub or a local folder, or
+    of `dataset_mixture`.
+
+    Raises:
+        `ValueError`: If a split or the prompt column is missing; it names those that are there.
+    """
+    if script_args.dataset_mixture:
+        splits = load_mixture(script_args.dataset_mixture)
+    elif script_args.dataset_name:
+        streaming = {"streaming": script_args.dataset_streaming} if TRL_1 else {}
+        splits = _load(script_args.dataset_name, name=script_args.dataset_config, **streaming)
+    else:
+        raise ValueError("No data: set dataset_name to a data set of the Hub or to a local folder.")
+    return check_splits(splits, script_args, prompt_column, wants_eval)
+
+
+def _load(path: str, **kwargs):
+    try:
+        return load_dataset(path, **kwargs)
+    except StopIteration as error:  # of `datasets`, on a JSON file of no bytes
+        raise ValueError(f"{path} holds an empty file.") from error
+
+
+def check_splits(
+    splits: DatasetDict, script_args, prompt_column: str | None, wants_eval: bool
+) -> tuple[Dataset, Dataset | None]:
+    """The splits that a run takes, with the column that it reads."""
+    fields = ["dataset_train_split"] + ["dataset_test_split"] * wants_eval
+    for name in fields:
+        split = getattr(script_args, name)
+        check_known(name, [split], splits)
+        columns = splits[split].column_names
+        if prompt_column is not None and columns is not None:
+            check_known("dataset_prompt_column", [prompt_column], columns)
+    train, *test = (splits[getattr(script_args, name)] for name in fields)
+    return train, *(test or [None])
+
+
+def load_mixture(mixture: dict) -> DatasetDict:
+    """The data sets of an Open-R1 `dataset_mixture`, concatenated and shuffled."""
+    check_known("dataset_mixture", mixture, ["datasets", "seed", "test_split_size"])
+    seed, parts = mixture.get("seed", 0), []
+    for entry in mixture.get("datasets", []):
+        check_known("dataset_mixture", entry, ["id", "config", "split", "columns", "weight"])
+        part = _load(entry["id"], name=entry.get("config"), split=entry.get("split", "train"))
+        if entry.get("columns") is not None:
+            check_known("dataset_mixture", entry["columns"], part.column_names)
+            part = part.select_columns(entry["columns"])
+        parts.append(part.shuffle(seed=seed).select(range(int(len(part) * entry.get("weight", 1.0)))))
+    if not parts:
+        raise ValueError(
+            "dataset_mixture: no data sets; `datasets` is a list of {id, config, split, columns, weight}."
+        )
+    rows = concatenate_datasets(parts).shuffle(seed=seed)
+    test_size = mixture.get("test_split_size")
+    return DatasetDict({"train": rows}) if test_size is None else rows.train_test_split(test_size=test_size, seed=seed)

@@ -1,0 +1,71 @@
+r"""vLLM in this process, behind the sampler's seam."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import GenerationConfig
+
+from .sampling import Prompt, SamplingSettings
+
+
+class VLLMSampler:
+    """
+    Samples with vLLM in this process: one call for all prompts, with prefix caching, so that branches share a trace.
+
+    Args:
+        model (`str`):
+            Name or path of the model.
+        **engine_args:
+            Of `vllm.LLM`: `dtype`, `revision`, `max_model_len`, `tensor_parallel_size`, ...
+
+    Example:
+    ```python
+    sampler = VLLMSampler("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16")
+    sampler.sample([Prompt(tokenizer("1 + 1 =")["input_ids"])], n=4, settings=SamplingSettings(max_new_tokens=16))
+    ```
+    """
+
+    def __init__(self, model: str, **engine_args):
+        from vllm import LLM
+
+        defaults = {"enable_prefix_caching": True}
+        if not torch.cuda.is_available():
+            # Compiling takes minutes; and a prompt with a seed that is read in parts ends the engine.
+            defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
+        # "vllm": the model's own generation config would bring its top_k and penalties along.
+        self.llm = LLM(model, **defaults | {"generation_config": "vllm"} | engine_args)
+        self.max_length = self.llm.llm_engine.model_config.max_model_len
+        self.stop_token_ids = _generation_eos(model, engine_args.get("revision"))
+
+    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
+        """As in [`~mrt_plugin.engines.sampling.Sampler`]."""
+        from vllm import SamplingParams
+
+        if not prompts:
+            return []
+        # vLLM draws the n completions of a request with consecutive seeds.
+        seeds = [None if settings.seed is None else settings.seed + n * index for index in range(len(prompts))]
+        params = [
+            SamplingParams(
+                n=n if settings.temperature else 1,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_tokens=settings.max_new_tokens,
+                seed=seed,
+                stop_token_ids=self.stop_token_ids,
+                detokenize=False,
+            )
+            for seed in seeds
+        ]
+        outputs = self.llm.generate([{"prompt_token_ids": p.token_ids} for p in prompts], params, use_tqdm=False)
+        drawn = [[list(completion.token_ids) for completion in output.outputs] for output in outputs]
+        return [group if settings.temperature else group * n for group in drawn]
+
+
+def _generation_eos(model: str, revision: str | None) -> list[int]:
+    """End-of-sequence tokens that only the model's generation config names."""
+    try:
+        eos = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id
+    except OSError:  # it has none
+        return []
+    return [eos] if isinstance(eos, int) else list(eos or [])

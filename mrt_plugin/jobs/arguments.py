@@ -1,0 +1,55 @@
+r"""What a job reads, who writes for it, and where its rows go: the knobs that builders and evaluation share."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..arguments import check_choices
+from ..datasets import DataArguments
+
+
+@dataclass
+class JobArguments(DataArguments):
+    """Where the problems come from, how rollouts are drawn, and where the rows go."""
+
+    dataset_prompt_column: str = field(
+        default="problem", metadata={"help": "Column with the problem: its text, or a list of messages."}
+    )
+    dataset_solution_column: str = field(default="solution", metadata={"help": "Column with the gold answer."})
+    system_prompt: str | None = field(default=None, metadata={"help": "System prompt before every problem."})
+    output_dir: str = field(default="data/rows", metadata={"help": "Folder for the rows. A rerun goes on in it."})
+    num_generations: int = field(default=4, metadata={"help": "Rollouts for each problem. The paper: 4 to 16."})
+    max_completion_length: int = field(
+        default=16384, metadata={"help": "Most tokens of a rollout. The paper: 8192 to 16384."}
+    )
+    temperature: float = field(default=0.7, metadata={"help": "Temperature of the rollouts. The paper: 0.7 or 0.6."})
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus of the rollouts. The paper: 1, or 0.95 at 0.6."})
+    seed: int = field(default=42, metadata={"help": "Seed of all that is drawn."})
+    batch_size: int = field(
+        default=8, metadata={"help": "Problems in one call to the engine; a file is written after each."}
+    )
+    sampler: Literal["auto", "transformers", "vllm", "server"] = field(
+        default="auto",
+        metadata={
+            "help": "Who writes. 'vllm' and 'transformers': in this process. 'server': an OpenAI-style server at "
+            "server_url, vLLM or SGLang. 'auto': vllm where it is installed, else transformers."
+        },
+    )
+    server_url: str = field(
+        default="http://localhost:8000/v1", metadata={"help": "Address of the server, with its /v1."}
+    )
+    engine: Literal["local", "ray"] = field(
+        default="local",
+        metadata={
+            "help": "'local': one policy, in this process. 'ray': Ray Data actors, one for each GPU or, "
+            "where there is none, for every `cpus_per_actor` CPUs."
+        },
+    )
+    cpus_per_actor: int = field(default=1, metadata={"help": "CPUs of a Ray actor on a cluster without GPUs."})
+
+    def __post_init__(self):
+        for name in ("num_generations", "max_completion_length", "batch_size", "cpus_per_actor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_choices(self, JobArguments)
+        if getattr(self, "dataset_streaming", False):
+            raise ValueError("dataset_streaming: a builder reads all problems before it starts. Leave it out.")

@@ -1,0 +1,116 @@
+r"""What the builders of data sets share: problems in, batches through the policy, rows out.
+
+A builder is one function of a batch, `build(problems, policy, seed, *arguments) -> (rows, outcome)`. The loop around
+it writes each batch to a [`~mrt_plugin.jobs.store.RowStore`], and a rerun of the same command goes on where the last
+one ended. What is random depends on the seed and on the problems of a batch, not on when or where the batch is built.
+"""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+
+import pyarrow as pa
+from tqdm.auto import tqdm
+from trl import ModelConfig
+
+from ..arguments import MetaProverArguments
+from ..upstream.recipe import run_recipe
+from .batch import GIVE_UP_AFTER, attempt, batch_seed, load_policy
+from .problems import read_problems
+from .store import RowStore
+
+
+logger = logging.getLogger(__name__)
+
+
+NOT_IN_ROWS = ("output_dir", "batch_size", "sampler", "server_url", "engine", "cpus_per_actor", "dataset_test_split")
+NOT_IN_ROWS += ("dataset_streaming", "gradient_checkpointing_use_reentrant", "ignore_bias_buffers")
+"""Arguments that the rows do not depend on; a rerun may change them."""
+
+
+def run_job(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, mrt_args: MetaProverArguments):
+    """
+    Builds the rows of a recipe that are not there yet.
+
+    Raises:
+        `ValueError`: If the data or the arguments cannot work.
+        `RuntimeError`: If the engine failed on some batches; it names their problems, and a rerun builds them.
+    """
+    problems = read_problems(args)
+    seeded = [problems[i : i + args.batch_size] for i in range(0, len(problems), args.batch_size)]
+    with RowStore(args.output_dir, schema, _settings(args, model_args, mrt_args)) as store:
+        done = store.finished()
+        todo = [(batch_seed(args.seed, batch), [p for p in batch if p.id not in done]) for batch in seeded]
+        todo = [(seed, batch) for seed, batch in todo if batch]
+        card = partial(store.finish, f"Rows of {build.__module__.rpartition('.')[2]}", build.__doc__.strip())
+        _save(store, card)
+        failed: dict[str, str] = {}
+        dead = 0  # batches in a row of which nothing was built
+        with tqdm(total=len(problems), initial=len(problems) - sum(len(b) for _, b in todo), unit="problem") as bar:
+            for rows, outcome, unbuilt in _results(build, todo, args, model_args, mrt_args):
+                failed |= unbuilt
+                dead = 0 if outcome else dead + 1
+                if dead == GIVE_UP_AFTER:
+                    break
+                if not outcome:
+                    continue
+                _save(store, partial(store.write, rows, outcome))
+                bar.update(len(outcome))
+                finished = store.finished()
+                kept = sum(reason is None for reason in finished.values())
+                bar.set_postfix(kept=f"{kept / len(finished):.0%}")
+        _save(store, card)
+        finished = store.finished()
+        if None not in finished.values():
+            reasons = Counter(finished.values()).most_common()
+            logger.warning("No row was kept: %s.", "; ".join(f"{reason} ({count})" for reason, count in reasons))
+    if failed:
+        named = ", ".join(list(failed)[:5]) + (", ..." if len(failed) > 5 else "")
+        given_up = " The engine failed on all of them in the end, so the run stopped." if dead == GIVE_UP_AFTER else ""
+        raise RuntimeError(
+            f"{len(failed)} problems were not built ({named}), the last because: {list(failed.values())[-1]}"
+            f"{given_up} What was built is in {args.output_dir}; run the same command again for the rest."
+        )
+
+
+def _results(build, todo, args, model_args, mrt_args) -> Iterator[tuple]:
+    """What became of each batch, as [`attempt`] gives it, in any order."""
+    if not todo:
+        return
+    if args.engine == "ray":
+        from .ray import results
+
+        yield from results(build, todo, args, model_args, mrt_args)
+        return
+    policy = load_policy(args, model_args)
+    for seed, batch in todo:
+        yield attempt(build, batch, policy, seed, args, mrt_args)
+
+
+def _save(store: RowStore, save: Callable) -> None:
+    try:
+        save()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; the rows of earlier batches are kept, and the same command goes on from there",
+            str(store.folder),
+        ) from error
+
+
+def _settings(args, model_args: ModelConfig, mrt_args: MetaProverArguments) -> dict:
+    """What the rows depend on, under names that do not depend on the generation of TRL."""
+    settings = {name: value for name, value in asdict(args).items() if name not in NOT_IN_ROWS}
+    settings |= asdict(mrt_args)
+    settings["model_name_or_path"] = model_args.model_name_or_path
+    settings["model_revision"] = model_args.model_revision
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def launch_job(name: str, arguments_type: type, main: Callable, arguments: list[str] | None) -> None:
+    """Runs a builder's `main` from a recipe; `arguments` are those of the command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    run_recipe(name, (arguments_type, ModelConfig, MetaProverArguments), main, arguments)
