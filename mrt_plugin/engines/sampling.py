@@ -1,4 +1,4 @@
-r"""One seam between the method and the engine that writes text: prompts of token ids in, completions of token ids out.
+r"""One seam between the method and the engine that writes text: prompts of token ids in, [`Completion`]s of token ids out.
 
 A sampler is anything with the method `sample(prompts, n, settings)`. A [`Prompt`] is a cut-off trace and a suffix,
 so that an engine can see which prompts share their beginning, and tokens are appended, never made anew. Samplers are
@@ -70,13 +70,42 @@ class SamplingSettings:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class Completion:
+    """
+    What an engine wrote behind a prompt.
+
+    Args:
+        token_ids (`list[int]`):
+            Token ids, the end-of-sequence token included where there is one.
+        ended (`bool`):
+            Whether the policy came to an end by itself, as the engine says; otherwise it was cut by length.
+    """
+
+    token_ids: list[int]
+    ended: bool
+
+
 class Sampler(Protocol):
-    """What writes. `max_length` is the model's context in tokens, or `None` if it is not known."""
+    """
+    What writes.
 
+    Attributes:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            Tokenizer of the policy.
+        max_length (`int` or `None`):
+            The model's context in tokens, if it is known.
+        scores (`bool`):
+            Whether it also has the method `score(prompts, targets)`, which gives the log-probability of each target
+            behind its prompt, in nats.
+    """
+
+    tokenizer: object
     max_length: int | None
+    scores: bool
 
-    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
-        """Writes `n` completions for each prompt: token ids, up to and including the end-of-sequence token."""
+    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[Completion] | None]:
+        """Writes `n` completions for each prompt; `None` for a prompt that has no room, or got no answer."""
         ...
 
 
