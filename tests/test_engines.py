@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mrt_plugin.engines.load.load import load_sampler
+from mrt_plugin.engines.load import load_sampler
 from mrt_plugin.engines.sampling import Prompt, SamplingError, SamplingSettings
 from mrt_plugin.engines.server import ServerSampler
 

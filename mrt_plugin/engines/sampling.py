@@ -1,4 +1,4 @@
-r"""One seam between the method and the engine that writes text: prompts of token ids in, [`Completion`]s of token ids out.
+r"""One seam between the method and the engine that writes text: prompts of token ids in, [`Completion`]s out.
 
 A sampler is anything with the method `sample(prompts, n, settings)`. A [`Prompt`] is a cut-off trace and a suffix,
 so that an engine can see which prompts share their beginning, and tokens are appended, never made anew. Samplers are
