@@ -3,9 +3,12 @@ r"""Every knob of the package, once. `TrlParser` reads them from a recipe or fro
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Literal, get_args, get_origin
 
 from trl import GRPOConfig
+
+from .credit import CREDITS
 
 
 @dataclass
@@ -81,14 +84,13 @@ class MRTArguments(MetaProverArguments):
     ```
     """
 
-    mrt_credit: Literal["auto", "none", "mixed", "termination", "dense"] = field(
+    mrt_credit: str = field(
         default="auto",
         metadata={
-            "help": "How progress enters the update. 'mixed' (the paper's RL): half of each group is forced to stop "
-            "at the prefix and gets r, the other half continues and gets r + alpha (r - J). 'termination': the "
-            "advantage is R - J(prefix), without group mean or std. 'dense' (as in the authors' online variant): "
-            "each thinking token gets the outcome advantage + alpha x progress (mrt_horizon). 'none': plain GRPO. "
-            "'auto': 'dense' if mrt_progress is among the reward functions, else 'none'."
+            "help": "How progress enters the update. "
+            + " ".join(f"'{credit.name}': {credit.summary}" for credit in CREDITS.values())
+            + " 'auto': 'dense' if mrt_progress is among the reward functions, else 'none'. A dotted path: a "
+            "mrt_plugin.credit.Credit of your own."
         },
     )
     mrt_prefix: Literal["none", "dataset", "online"] = field(
@@ -138,6 +140,8 @@ class MRTArguments(MetaProverArguments):
         for name in ("mrt_alpha", "mrt_horizon", "mrt_regret_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if "." not in self.mrt_credit:
+            check_known("mrt_credit", [self.mrt_credit], ["auto", *CREDITS])
         if not 0 <= self.mrt_length_alpha < 1:
             raise ValueError(f"mrt_length_alpha must be in [0, 1), got {self.mrt_length_alpha}.")
         check_choices(self, MRTArguments)
@@ -180,6 +184,25 @@ def check_known(field_name: str, names: Iterable[str], known: Iterable[str]) -> 
     for name in names:
         if name not in known:
             raise ValueError(f"{field_name}: unknown {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+
+
+def imported(field_name: str, path: str):
+    """
+    What stands at a dotted path that a field names.
+
+    ```python
+    >>> imported("reward_funcs", "math.sqroot")
+    Traceback (most recent call last):
+        ...
+    ValueError: reward_funcs: 'math.sqroot' cannot be imported: module 'math' has no attribute 'sqroot'.
+
+    ```
+    """
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{field_name}: {path!r} cannot be imported: {error}.") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

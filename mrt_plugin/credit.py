@@ -1,96 +1,183 @@
-r"""What each credit mode adds to GRPO, and which settings cannot go with it.
+r"""Success probabilities -> advantages: what each credit mode makes of a step (section 6 of arXiv 2503.07572).
 
-For rollouts from the bare problem the progress of all episodes telescopes to J_G - J_0, and J_0 is one constant
-for a group; likewise r - J differs from r by a constant where a group shares its prefix. GRPO's group mean cancels
-both. Progress changes the update only where a group *mixes* continuing and forced rollouts (`mixed`), where J
-*replaces* the group mean (`termination`), or where credit *varies* within a rollout (`dense`).
+The trap. For rollouts from the bare problem the progress of all episodes telescopes to J_G - J_0, and J_0 is one
+constant for a group; likewise r - J differs from r by a constant where a group shares its prefix. GRPO's group mean
+cancels both. So progress changes the update only where a group *mixes* continuing and forced rollouts (`mixed`), where
+J *replaces* the group mean (`termination`), or where credit *varies* within a rollout (`dense`).
+
+A mode is an entry of `CREDITS`: the function that computes its advantages, and the facts that the trainer and
+[`~mrt_plugin.settings`] go by. One of your own is another [`Credit`], named in `mrt_credit` by its dotted path. Pure
+numpy. Left out: how J is measured, and GRPO's own normalisation, which `Step.outcome` has been through.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, update_wrapper
+from typing import Literal
 
 import numpy as np
-import torch
 
-from .arguments import MRTArguments, did_you_mean
-from .episodes import CLOSE
-from .meta_prover import check_termination
 from .progress import progress
-from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
-from .upstream.version import TRL_1
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Start:
+class Step:
     """
-    Where a rollout starts, beyond its prompt.
+    What credit sees of a training step: the B rows of all ranks, of which `group_size` neighbours form a group.
 
     Args:
-        token_ids (`list[int]`):
-            Thinking that it continues and, if it is forced to stop, the text that makes it: context, never a target.
-        success (`float`):
-            J of the prefix.
-        continues (`bool`):
-            Whether it thinks on.
+        outcome (`np.ndarray` of shape (B,)):
+            GRPO's advantages: the rewards, normalised within each group.
+        rewards (`np.ndarray` of shape (B,)):
+            The weighted sum of the rewards; NaN where every function skipped the row.
+        success (`Sequence[np.ndarray]` of length B):
+            J, as the mode measures it: of the prefix that the row goes on from, shape (1,), or after 0, ..., G of the
+            row's episodes, shape (G + 1,). NaN where it is unknown.
+        credit_ends (`Sequence[Sequence[int]]` of length B):
+            Where the thinking begins and where its episodes 1, ..., G end, in completion tokens; empty for a mode that
+            does not measure episodes.
+        width (`int`):
+            Tokens T of the padded completions.
+        group_size (`int`):
+            Rollouts in a group.
+        alpha (`float`):
+            `mrt_alpha`, the weight of progress.
+        horizon (`float`):
+            `mrt_horizon`, in mean lengths of an episode.
     """
 
-    token_ids: list[int]
-    success: float
-    continues: bool
+    outcome: np.ndarray
+    rewards: np.ndarray
+    success: Sequence[np.ndarray]
+    credit_ends: Sequence[Sequence[int]] = ()
+    width: int = 0
+    group_size: int = 1
+    alpha: float = 1.0
+    horizon: float = 0.0
 
 
-def termination_credit(rewards: torch.Tensor, weights: torch.Tensor, success: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True)
+class Credit:
     """
-    Advantage R - J(prefix): the chance of success on stopping at the prefix is the baseline, and nothing is scaled.
+    A credit mode.
 
     Args:
-        rewards (`torch.Tensor` of shape (B, F)):
-            Rewards, NaN where a function skipped the row.
-        weights (`torch.Tensor` of shape (F,)):
-            Weight of each function.
-        success (`torch.Tensor` of shape (B,)):
-            J of each row's prefix.
+        name (`str`):
+            Its name in `mrt_credit`.
+        summary (`str`):
+            What it does, for the help text.
+        advantages (`Callable[[Step], np.ndarray]`, *optional*):
+            The advantages of a step, (B,) or, with `per_token`, (B, T). Without it, the mode is plain GRPO.
+        measures (`str`, *optional*, defaults to `"nothing"`):
+            Where J is measured: of the `prefix` that a row goes on from, after its `episodes`, or `nothing`.
+        per_token (`bool`, *optional*, defaults to `False`):
+            Whether each token gets its own advantage.
+        mixes_groups (`bool`, *optional*, defaults to `False`):
+            Whether half of each group is forced to stop at the prefix, and the other half earns `mrt_progress` as a
+            reward beside the outcome.
+        outcome_alone (`bool`, *optional*, defaults to `False`):
+            Whether the reward has to be the outcome in [0, 1] and nothing else, since J is subtracted from it.
+        needs_prefix (`str`, *optional*):
+            Why it makes no sense on bare problems, if it does not.
+    """
+
+    name: str
+    summary: str
+    advantages: Callable[[Step], np.ndarray] | None = None
+    measures: Literal["nothing", "prefix", "episodes"] = "nothing"
+    per_token: bool = False
+    mixes_groups: bool = False
+    outcome_alone: bool = False
+    needs_prefix: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether it is more than GRPO."""
+        return self.advantages is not None
+
+
+def mixed(step: Step) -> np.ndarray:
+    r"""
+    The paper's RL (section 6 and Fig. 6, right): a row that thinks on is rewarded with `r + alpha * (r - J(prefix))`,
+    one that is forced to stop with r, and GRPO normalises over the group that holds both. The bonus is the reward
+    [`~mrt_plugin.rewards.mrt_progress`], so that `step.outcome` is the advantage already.
 
     Returns:
-        `torch.Tensor` of shape (B,):
-            Advantages; 0 where every function skipped the row or J is unknown.
+        `np.ndarray` of shape (B,)
 
     Example:
     ```python
-    >>> rewards = torch.tensor([[1.0], [0.0], [float("nan")]])
-    >>> termination_credit(rewards, torch.ones(1), torch.full((3,), 0.25)).tolist()
+    >>> r, J, thinks_on = np.array([1.0, 0.0, 1.0, 0.0]), 0.25, np.array([True, True, False, False])
+    >>> rewards = r + 1.0 * (r - J) * thinks_on
+    >>> outcome = rewards - rewards.mean()
+    >>> mixed(Step(outcome, rewards, success=[np.array([J])] * 4)).tolist()
+    [1.125, -0.875, 0.375, -0.625]
+
+    ```
+    """
+    return step.outcome
+
+
+def termination(step: Step) -> np.ndarray:
+    r"""
+    `A = R - J(prefix)` (the authors' later notes): the chance of success on stopping at the prefix takes the place of
+    the group mean, and nothing is scaled. 0 where R or J is unknown.
+
+    Returns:
+        `np.ndarray` of shape (B,)
+
+    Example:
+    ```python
+    >>> quarter = [np.array([0.25])] * 3
+    >>> termination(Step(outcome=np.zeros(3), rewards=np.array([1.0, 0.0, np.nan]), success=quarter)).tolist()
     [0.75, -0.25, 0.0]
 
     ```
     """
-    total = (rewards * weights.to(rewards)).nansum(1)
-    total[rewards.isnan().all(1)] = torch.nan
-    return torch.nan_to_num(total - success.to(total), nan=0.0)
+    success = np.array([row[0] for row in step.success], dtype=step.rewards.dtype)
+    return np.nan_to_num(step.rewards - success)
 
 
-def dense_credit(
-    ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int, horizon: float = 0.0
+def dense(step: Step) -> np.ndarray:
+    r"""
+    `A_t = A_outcome + alpha * progress_t` (Definition 6.1 for each token, as in the authors' online variant): every
+    thinking token gets, beside the outcome's advantage, what J gains from there within `horizon` mean lengths of an
+    episode; with a horizon of 0, the whole progress of its episode.
+
+    Returns:
+        `np.ndarray` of shape (B, T)
+
+    Example:
+    ```python
+    >>> two_episodes = {"success": [np.array([0.25, 0.25, 1.0])], "credit_ends": [[0, 2, 5]], "width": 7}
+    >>> dense(Step(outcome=np.array([0.5]), rewards=np.ones(1), **two_episodes)).tolist()
+    [[0.5, 0.5, 1.25, 1.25, 1.25, 0.5, 0.5]]
+
+    ```
+    """
+    lengths = np.concatenate([np.diff(ends) for ends in step.credit_ends])
+    horizon = step.horizon * float(np.mean(lengths)) if len(lengths) else 0.0
+    credit = token_progress(step.credit_ends, step.success, step.width, horizon)
+    return step.outcome[:, None] + step.alpha * credit.astype(step.outcome.dtype)
+
+
+def token_progress(
+    credit_ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int, horizon: float
 ) -> np.ndarray:
     """
-    Progress for every token of a thinking; 0 before and behind.
+    Progress of every token of a thinking; 0 before and behind.
 
     With a horizon of h tokens, token t gets J(t + h) - J(t), where J rises evenly within an episode and stays as it is
     behind the last: an n-step advantage with J as the value function. h = 0 is not its limit but another credit: each
     token gets the whole progress of its episode, however long that is.
 
     Args:
-        ends (`Sequence[Sequence[int]]`):
+        credit_ends (`Sequence[Sequence[int]]`):
             For each of B rows, where the thinking begins and where its episodes 1, ..., G end, in completion tokens.
         success (`Sequence[np.ndarray]`):
             For each row, J after 0, ..., G episodes. Progress to or from an unknown J (NaN) counts as 0.
         width (`int`):
             Tokens T of the padded completions.
-        horizon (`float`, *optional*, defaults to `0.0`):
+        horizon (`float`):
             How far ahead a token's progress looks, in tokens.
 
     Returns:
@@ -98,201 +185,50 @@ def dense_credit(
 
     Example:
     ```python
-    >>> dense_credit([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7).tolist()
+    >>> token_progress([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7, horizon=0).tolist()
     [[0.0, 0.0, 0.75, 0.75, 0.75, 0.0, 0.0]]
-    >>> dense_credit([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7, horizon=2).tolist()
+    >>> token_progress([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7, horizon=2).tolist()
     [[0.0, 0.25, 0.5, 0.5, 0.25, 0.0, 0.0]]
 
     ```
     """
-    credit = np.zeros((len(ends), width))
-    for row, (row_ends, row_success) in enumerate(zip(ends, success, strict=True)):
+    credit = np.zeros((len(credit_ends), width))
+    for row, (ends, row_success) in enumerate(zip(credit_ends, success, strict=True)):
         gains = np.nan_to_num(progress(row_success))
         if horizon:
-            rise, tokens = np.cumsum([0.0, *gains]), np.arange(row_ends[0], row_ends[-1])
-            gained = np.interp(tokens + horizon, row_ends, rise) - np.interp(tokens, row_ends, rise)
+            rise, tokens = np.cumsum([0.0, *gains]), np.arange(ends[0], ends[-1])
+            gained = np.interp(tokens + horizon, ends, rise) - np.interp(tokens, ends, rise)
         else:
-            gained = np.repeat(gains, np.diff(row_ends))
-        credit[row, row_ends[0] : row_ends[-1]] = gained
+            gained = np.repeat(gains, np.diff(ends))
+        credit[row, ends[0] : ends[-1]] = gained
     return credit
 
 
-def prepare(reward_funcs: list, args, trainer_kwargs: dict) -> tuple[str, list, list[float] | None]:
-    """
-    The credit mode, the reward functions and their weights that a trainer's arguments come to.
-
-    Args:
-        reward_funcs (`list`):
-            Reward functions.
-        args ([`~mrt_plugin.MRTConfig`] or [`~trl.GRPOConfig`]):
-            Arguments of the trainer.
-        trainer_kwargs (`dict`):
-            What else the trainer is given: the data set, tools, ...
-
-    Raises:
-        `ValueError`: If the arguments cannot work together.
-    """
-    mrt_args = args if isinstance(args, MRTArguments) else MRTArguments()
-    credit = credit_mode(mrt_args, reward_funcs)
-    reward_funcs, weights = rewards_for(credit, reward_funcs, args.reward_weights, mrt_args)
-    check_combination(credit, mrt_args, reward_funcs, weights, args, trainer_kwargs)
-    return credit, reward_funcs, weights
-
-
-def reward_name(reward: str | Callable) -> str:
-    return getattr(reward, "__name__", str(reward))
-
-
-def grades(credit: str, reward_funcs: list) -> bool:
-    """Whether answers are graded, for which the data needs solutions."""
-    return credit != "none" or any(reward_name(reward).startswith("mrt_") for reward in reward_funcs)
-
-
-def credit_mode(mrt_args: MRTArguments, reward_funcs: list) -> str:
-    """The credit mode, with `auto` resolved: `dense` if `mrt_progress` is among the rewards, else plain GRPO."""
-    named = "mrt_progress" in map(reward_name, reward_funcs)
-    if mrt_args.mrt_credit == "none" and named:
-        logger.warning(
-            "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from the "
-            "outcome by one constant in each group; group normalisation cancels it. It is left out."
-        )
-    if mrt_args.mrt_credit == "auto":
-        return "dense" if named else "none"
-    return mrt_args.mrt_credit
-
-
-def rewards_for(
-    credit: str, reward_funcs: list, weights: list[float] | None, mrt_args: MRTArguments
-) -> tuple[list, list[float] | None]:
-    """
-    Reward functions and their weights for a credit mode. `mixed` adds `mrt_alpha` x `mrt_progress` to the reward; the
-    other modes give progress through the advantages. Without an outcome reward, `mrt_accuracy` is it.
-
-    ```python
-    >>> funcs, weights = rewards_for("mixed", [mrt_progress], None, MRTArguments(mrt_alpha=0.4))
-    >>> [reward_name(reward) for reward in funcs], weights
-    (['mrt_accuracy', 'mrt_progress'], [1.0, 0.4])
-
-    ```
-    """
-    penalty = update_wrapper(partial(mrt_length_penalty, alpha=mrt_args.mrt_length_alpha), mrt_length_penalty)
-    reward_funcs = [penalty if reward is mrt_length_penalty else reward for reward in reward_funcs]
-    if credit == "none" and "mrt_progress" not in map(reward_name, reward_funcs):
-        return reward_funcs, weights
-    if weights is not None and len(weights) != len(reward_funcs):
-        raise ValueError(f"reward_weights has {len(weights)} entries for {len(reward_funcs)} reward functions.")
-    weights = weights or [1.0] * len(reward_funcs)
-    outcome = [
-        (reward, weight)
-        for reward, weight in zip(reward_funcs, weights, strict=True)
-        if reward_name(reward) != "mrt_progress"
-    ] or [(mrt_accuracy, 1.0)]
-    if credit == "mixed":
-        outcome.append((mrt_progress, mrt_args.mrt_alpha))
-    reward_funcs, weights = map(list, zip(*outcome, strict=True))
-    return reward_funcs, weights
-
-
-def check_combination(
-    credit: str, mrt_args: MRTArguments, reward_funcs: list, weights: list[float] | None, args, trainer_kwargs: dict
-) -> None:
-    """
-    Refuses settings that would do nothing, or something else, in silence; arguments as in [`prepare`].
-
-    Raises:
-        `ValueError`: Says which setting, why, and what to do.
-    """
-    prefix = mrt_args.mrt_prefix
-    if credit != "none" or mrt_args.mrt_regret_steps:
-        tags = CLOSE in check_termination(mrt_args.mrt_termination, mrt_args.mrt_estimator)
-        if not tags and (credit == "dense" or prefix != "dataset" or mrt_args.mrt_regret_steps):
-            raise ValueError(
-                f"mrt_termination without {CLOSE} is for rollouts that go on from the column `prefix`; the episodes "
-                "of a new trace are found between tags. Set mrt_prefix: dataset, mrt_credit: mixed or termination, "
-                "and mrt_regret_steps: 0."
-            )
-        if not args.ds3_gather_for_generation:
-            raise ValueError("The meta-prover generates on each rank by itself; set ds3_gather_for_generation: true.")
-    if prefix == "online" or mrt_args.mrt_regret_steps:
-        unset = {"top_k": (0, None), "min_p": (None,), "repetition_penalty": (1.0,), "generation_kwargs": (None,)}
-        for name, values in unset.items():
-            if getattr(args, name, None) not in values:
-                raise ValueError(
-                    f"{name} is set, but the traces of mrt_prefix: online and of mrt_regret_steps are drawn with "
-                    "temperature and top_p alone, so they would come from another policy. Leave it out."
-                )
-    columns = getattr(trainer_kwargs.get("train_dataset"), "column_names", None)
-    needed = ["solution"] * grades(credit, reward_funcs) + ["prefix", "prefix_success"] * (prefix == "dataset")
-    missing = [column for column in needed if columns is not None and column not in columns]
-    if missing:
-        raise ValueError(
-            f"The training data lacks the column(s) {missing}, which mrt_credit: {credit} with mrt_prefix: {prefix} "
-            f"and {[reward_name(reward) for reward in reward_funcs]} need; it has {columns}."
-            + "".join(did_you_mean(column, missing) for column in columns)
-        )
-    if credit == "none":
-        if prefix != "none":
-            raise ValueError(f"mrt_prefix: {prefix} needs mrt_credit: mixed, termination or dense; it is none.")
-        return
-    if credit == "termination" and (len(reward_funcs) > 1 or weights not in (None, [1.0])):
-        raise ValueError(
-            "mrt_credit: termination subtracts J, the chance of a right answer, from the reward, so that has to be "
-            f"the outcome alone, with weight 1; it is {[reward_name(reward) for reward in reward_funcs]} with weights "
-            f"{weights}."
-        )
-    if credit in ("mixed", "termination") and prefix == "none":
-        why = {
-            "mixed": "there is no prefix after which half of the group could be forced to stop",
-            "termination": "the baseline J(prefix) is one constant for each problem, the same for every rollout",
-        }[credit]
-        raise ValueError(f"mrt_credit: {credit} on bare problems: {why}. Set mrt_prefix: online or dataset.")
-    if credit == "mixed" and args.num_generations % 2:
-        raise ValueError(
-            f"mrt_credit: mixed splits each group in two halves; num_generations: {args.num_generations} is odd."
-        )
-    if (
-        credit == "mixed"
-        and getattr(args, "multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize"
-    ):
-        raise ValueError(
-            "mrt_credit: mixed adds alpha (r - J) to r before normalisation; use "
-            "multi_objective_aggregation: sum_then_normalize."
-        )
-    if credit == "mixed" and args.use_vllm and args.vllm_mode == "server":
-        raise ValueError(
-            "mrt_credit: mixed gives two prompts to a group, but TRL's vLLM server mode sends one for each group. Use "
-            "vllm_mode: colocate."
-        )
-    if credit == "dense" and getattr(args, "use_liger_loss", False):
-        raise ValueError(
-            "mrt_credit: dense gives each token its own advantage, but use_liger_loss takes one for each sequence. "
-            "Set use_liger_loss: false."
-        )
-    if (
-        prefix != "none"
-        and args.use_vllm
-        and not TRL_1
-        and (args.vllm_mode, args.vllm_tensor_parallel_size) != ("colocate", 1)
-    ):
-        raise ValueError(
-            f"mrt_prefix: {prefix} gives vLLM prompts in token ids, which trl 0.18 can only do in process and without "
-            "tensor parallelism. Set vllm_mode: colocate and vllm_tensor_parallel_size: 1, or use the current trl."
-        )
-    if credit == "dense" and getattr(args, "importance_sampling_level", "token") != "token":
-        raise ValueError(
-            "mrt_credit: dense gives each token its own advantage, which importance_sampling_level: "
-            f"{args.importance_sampling_level} averages away over the sequence. Use importance_sampling_level: token."
-        )
-    if credit == "dense" and getattr(args, "off_policy_mask_threshold", None) is not None:
-        raise ValueError(
-            "mrt_credit: dense gives each token its own advantage, but off_policy_mask_threshold masks whole "
-            "sequences by the sign of one. Leave it out."
-        )
-    if credit == "dense" and args.loss_type == "vespo":
-        raise ValueError(
-            "mrt_credit: dense gives each token its own advantage, but loss_type: vespo weighs whole sequences. Use "
-            "dapo, bnpo, grpo, dr_grpo or cispo."
-        )
-    for name in ("tools", "environment_factory", "rollout_func"):
-        if trainer_kwargs.get(name):
-            raise ValueError(f"mrt_credit: {credit} does not know how to cut a rollout that {name} takes part in.")
+NONE = Credit("none", "plain GRPO.")
+MIXED = Credit(
+    "mixed",
+    "(the paper's RL): half of each group is forced to stop at the prefix and gets r, the other half continues and "
+    "gets r + alpha (r - J); group-normalised.",
+    mixed,
+    measures="prefix",
+    mixes_groups=True,
+    needs_prefix="there is no prefix after which half of the group could be forced to stop",
+)
+TERMINATION = Credit(
+    "termination",
+    "the advantage is R - J(prefix), without group mean or std.",
+    termination,
+    measures="prefix",
+    outcome_alone=True,
+    needs_prefix="the baseline J(prefix) is one constant for each problem, the same for every rollout",
+)
+DENSE = Credit(
+    "dense",
+    "(as in the authors' online variant): each thinking token gets the outcome advantage + alpha x progress "
+    "(mrt_horizon).",
+    dense,
+    measures="episodes",
+    per_token=True,
+)
+CREDITS = {credit.name: credit for credit in (NONE, MIXED, TERMINATION, DENSE)}
+"""The modes that `mrt_credit` knows by name."""

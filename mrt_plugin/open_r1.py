@@ -18,9 +18,9 @@ from trl import ModelConfig
 
 from .arguments import MRTArguments, check_known
 from .callback import MRTCallback
-from .credit import prepare
 from .datasets import check_splits
 from .launch import REWARDS, check_sft_columns, imported_reward
+from .settings import resolve
 from .trainer import MRTTrainer
 from .upstream.version import TRL_1
 
@@ -137,7 +137,7 @@ def grpo(script_args, training_args: GRPOConfig, model_args: ModelConfig) -> Non
     splits = open_r1.utils.get_dataset(script_args)
     wants_eval = training_args.eval_strategy != "no" or training_args.mrt_regret_steps > 0
     train, _ = check_splits(splits, script_args, script_args.dataset_prompt_column, wants_eval)
-    prepare(reward_funcs, training_args, {"train_dataset": train})
+    resolve(reward_funcs, training_args, {"train_dataset": train})
     open_r1.grpo.main(script_args, training_args, model_args)
 
 

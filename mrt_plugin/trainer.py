@@ -3,32 +3,76 @@ r"""GRPO with progress credit (section 6 of arXiv 2503.07572).
 [`MRTTrainer`] changes two things of TRL's `GRPOTrainer` and calls it for all else: the prompts that go into a step
 (`mrt_prefix`) and the advantages that come out of it (`mrt_credit`). The policy being trained is its own meta-prover.
 
-Left out: copies of TRL's code. What the credit modes mean, and which combinations make no sense, is in
-[`~mrt_plugin.arguments`] and [`~mrt_plugin.credit`].
+Left out: copies of TRL's code. What the credit modes mean is in [`~mrt_plugin.credit`], and which settings go
+together in [`~mrt_plugin.settings`].
 """
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from .arguments import MRTArguments, MRTConfig
+from .arguments import MRTConfig
 from .callback import MRTCallback, step_metrics
-from .credit import Start, dense_credit, grades, prepare, termination_credit
+from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
 from .engines.sampling import Prompt, SamplingSettings
 from .episodes import CLOSE
 from .grading_pool import warm_up
 from .meta_prover import MetaProver, check_termination, meta_prover
 from .rewards import completion_text
+from .settings import resolve
 from .tokens import decode, tokenize
 from .traces import Trace, opening_ids, segment, stop_after, trace_at
 from .upstream.trainer import GRPOTrainer, text_tokenizer
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """
+    Where a rollout starts, beyond its prompt.
+
+    Args:
+        token_ids (`list[int]`):
+            Thinking that it continues and, if it is forced to stop, the text that makes it: context, never a target.
+        success (`float`):
+            J of the prefix; NaN where it is not measured.
+        continues (`bool`):
+            Whether it thinks on.
+    """
+
+    token_ids: list[int]
+    success: float
+    continues: bool
+
+
+@dataclass
+class StepInProgress:
+    """
+    What the hooks of one step hand to each other.
+
+    Args:
+        starts (`list[Start]`):
+            Where its rows start; empty where they start at the bare problem.
+        prompt_ids (`list[list[int]]`, *optional*):
+            Prompts as they are given to the policy; a `rollout_func` does without.
+        rewards (`torch.Tensor` of shape (B, F), *optional*):
+            Rewards of this rank's rows; NaN where a function skipped the row.
+    """
+
+    starts: list[Start] = field(default_factory=list)
+    prompt_ids: list[list[int]] | None = None
+    rewards: torch.Tensor | None = None
 
 
 class MRTTrainer(GRPOTrainer):
@@ -69,22 +113,25 @@ class MRTTrainer(GRPOTrainer):
 
     def __init__(self, model, reward_funcs, args=None, **kwargs):
         args = MRTConfig(output_dir="mrt") if args is None else copy.copy(args)
-        self.mrt_args = args if isinstance(args, MRTArguments) else MRTArguments()
-        reward_funcs = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
-        self.credit, reward_funcs, args.reward_weights = prepare(reward_funcs, args, kwargs)
-        # Of the rows of the step in progress; empty where they start at the bare problem.
-        self._starts: list[Start] = []
-        self._prompt_ids: list[list[int]] | None = None
-        if grades(self.credit, reward_funcs):
+        self.settings = resolve(reward_funcs if isinstance(reward_funcs, list) else [reward_funcs], args, kwargs)
+        self.mrt_args, self.credit = self.settings.mrt, self.settings.credit
+        args.reward_weights = self.settings.reward_weights
+        if not self.credit.active and "mrt_progress" in self.settings.asked:
+            logger.warning(
+                "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from "
+                "the outcome by one constant in each group; group normalisation cancels it. It is left out."
+            )
+        self._in_progress = StepInProgress()
+        if self.settings.grades:
             warm_up()
-        super().__init__(model, reward_funcs, args, **kwargs)
-        self.rollout_engine = rollout_engine(self) if self.credit != "none" else None
+        super().__init__(model, self.settings.reward_funcs, args, **kwargs)
+        self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, MRTCallback):
                 callback.bind(self)
-        if self.is_fsdp_enabled and (self.credit != "none" or self.mrt_args.mrt_regret_steps):
+        if self.is_fsdp_enabled and (self.credit.active or self.mrt_args.mrt_regret_steps):
             raise ValueError("The meta-prover cannot generate from FSDP shards; use DDP or DeepSpeed.")
 
     def meta_prover(self, sampler, seed: int | None = None) -> MetaProver:
@@ -104,26 +151,26 @@ class MRTTrainer(GRPOTrainer):
     # The prompts that go into a step.
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
-        training = self.credit != "none" and self.model.training
-        if training and self.mrt_args.mrt_prefix != "none":
-            self._starts = self._starting_points(inputs)
+        training = self.credit.active and self.model.training
+        starts = self._starting_points(inputs) if training and self.mrt_args.mrt_prefix != "none" else []
+        if starts:
             inputs = [
                 {**row, "prefix_success": start.success, "continues": start.continues}
-                for row, start in zip(inputs, self._starts, strict=True)
+                for row, start in zip(inputs, starts, strict=True)
             ]
-        elif self.credit == "mixed":  # an evaluation, at the bare problem: nothing to progress from
+        elif self.credit.mixes_groups:  # an evaluation, at the bare problem: nothing to progress from
             inputs = [{**row, "prefix_success": 0.0, "continues": False} for row in inputs]
-        output = super()._generate_and_score_completions(inputs)
-        if training and self.credit == "termination":
-            success = torch.tensor([start.success for start in self._starts], device=self.accelerator.device)
-            output["advantages"] = termination_credit(self._rewards, self.reward_weights, success)
-        elif training and self.credit == "dense":
-            output["advantages"] = self._dense_advantages(inputs, output)
-        self._starts = []
-        return output
+        self._in_progress = StepInProgress(starts)
+        try:
+            output = super()._generate_and_score_completions(inputs)
+            if training:
+                output["advantages"] = self._advantages(inputs, output)
+            return output
+        finally:
+            self._in_progress = StepInProgress()
 
     def _starting_points(self, inputs: list[dict]) -> list[Start]:
-        """Where each row starts: one prefix for each group, after which `mixed` forces half of the group to stop."""
+        """Where each row starts: one prefix for each group, after which a credit may force half of it to stop."""
         first = self.accelerator.process_index * len(inputs)
         groups = [(first + row) // self.num_generations for row in range(len(inputs))]
         leaders = {}  # A group may span ranks: the one that holds its first row decides.
@@ -135,7 +182,7 @@ class MRTTrainer(GRPOTrainer):
         starts = []
         for row, group in enumerate(groups):
             going_on, stopping, success = prefixes[group]
-            forced = self.credit == "mixed" and (first + row) % self.num_generations >= self.num_generations // 2
+            forced = self.credit.mixes_groups and (first + row) % self.num_generations >= self.num_generations // 2
             starts.append(Start(stopping if forced else going_on, success, continues=not forced))
         return starts
 
@@ -171,8 +218,7 @@ class MRTTrainer(GRPOTrainer):
             trace = segment(tokenizer, prompt_ids, completion_ids, solution, self.mrt_args.mrt_episodes)
             # From the generator that checkpoints save, so that a resumed run goes on the same.
             traces.append(trace.prefix(torch.randint(max(trace.episodes, 1), ()).item()))
-        # `dense` measures every boundary itself, once the rollouts are there.
-        measured = [] if self.credit == "dense" else self._measure(traces)
+        measured = self._measure(traces) if self.credit.measures == "prefix" else []
         success = [float(measurement.success_probability[0]) for measurement in measured] or [math.nan] * len(traces)
         return {
             group: self._ways_on(trace, trace_success, len(prompt_ids))
@@ -185,31 +231,59 @@ class MRTTrainer(GRPOTrainer):
 
     def _tokenize_prompts(self, prompts: list):
         prompt_ids, *rest = super()._tokenize_prompts(prompts)
-        if self._starts:
-            prompt_ids = [[*ids, *start.token_ids] for ids, start in zip(prompt_ids, self._starts, strict=True)]
-        self._prompt_ids = prompt_ids
+        if starts := self._in_progress.starts:
+            prompt_ids = [[*ids, *start.token_ids] for ids, start in zip(prompt_ids, starts, strict=True)]
+        self._in_progress.prompt_ids = prompt_ids
         return prompt_ids, *rest
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """Rewards see the whole assistant turn, as they do where it was written in one go."""
-        tokenizer = text_tokenizer(self)
-        if self._prompt_ids is not None:  # a rollout_func does without
+        tokenizer, step = text_tokenizer(self), self._in_progress
+        if step.prompt_ids is not None:
             inputs = [
                 {**row, "thinking_opened": not opening_ids(tokenizer, prompt_ids)}
-                for row, prompt_ids in zip(inputs, self._prompt_ids, strict=True)
+                for row, prompt_ids in zip(inputs, step.prompt_ids, strict=True)
             ]
-        if self._starts:
-            heads = tokenizer.batch_decode([start.token_ids for start in self._starts], skip_special_tokens=True)
+        if step.starts:
+            heads = tokenizer.batch_decode([start.token_ids for start in step.starts], skip_special_tokens=True)
             completions = [_prepend(head, completion) for head, completion in zip(heads, completions, strict=True)]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         first = self.accelerator.process_index * len(prompts)
-        self._rewards = rewards[first : first + len(prompts)]
+        step.rewards = rewards[first : first + len(prompts)]
         return rewards
 
     # The advantages that come out of it.
 
-    def _dense_advantages(self, inputs: list[dict], output: dict) -> torch.Tensor:
-        """Advantages of shape (B, T): that of the outcome, and for each thinking token its progress."""
+    def _advantages(self, inputs: list[dict], output: dict) -> torch.Tensor:
+        """Advantages of this rank's rows, (B,) or (B, T). Credit sees those of all ranks, so that groups are whole."""
+        rows, width = output["completion_ids"].shape
+        success, credit_ends = [np.array([start.success]) for start in self._in_progress.starts], []
+        if self.credit.measures == "episodes":
+            success, credit_ends = self._measure_episodes(inputs, output)
+        rewards, weights = self._in_progress.rewards, self.reward_weights.to(self._in_progress.rewards)
+        total = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
+        mine = (output["advantages"].float().cpu().numpy(), total.cpu().numpy(), success, credit_ends, width)
+        outcome, rewards, success, credit_ends, widths = zip(*gather_object([mine]), strict=True)
+        advantages = self.credit.advantages(
+            Step(
+                np.concatenate(outcome),
+                np.concatenate(rewards),
+                list(chain(*success)),
+                list(chain(*credit_ends)),
+                max(widths),
+                self.num_generations,
+                self.mrt_args.mrt_alpha,
+                self.mrt_args.mrt_horizon,
+            )
+        )
+        first = self.accelerator.process_index * rows
+        advantages = advantages[first : first + rows]
+        if self.credit.per_token:
+            advantages = advantages[:, :width]
+        return torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])
+
+    def _measure_episodes(self, inputs: list[dict], output: dict) -> tuple[list[np.ndarray], list[list[int]]]:
+        """Of each row J after 0, ..., G episodes, and where these end, in completion tokens."""
         traces = []
         for row, example in enumerate(inputs):
             prompt_ids = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
@@ -219,20 +293,12 @@ class MRTTrainer(GRPOTrainer):
                     text_tokenizer(self), prompt_ids, completion_ids, example["solution"], self.mrt_args.mrt_episodes
                 )
             )
-        prompt_lengths = output["prompt_mask"].sum(-1).tolist()
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
         for row, measurement in zip(thinks, self._measure([traces[row] for row in thinks]), strict=True):
             success[row] = measurement.success_probability
-        ends = [[end - length for end in trace.ends] for trace, length in zip(traces, prompt_lengths, strict=True)]
-        horizon = self.mrt_args.mrt_horizon * self._episode_length(ends)
-        credit = torch.from_numpy(dense_credit(ends, success, output["completion_ids"].shape[1], horizon))
-        return output["advantages"][:, None] + self.mrt_args.mrt_alpha * credit.to(output["advantages"])
-
-    def _episode_length(self, ends: list[list[int]]) -> float:
-        """Mean tokens of an episode, over all ranks."""
-        lengths = gather_object(np.concatenate([np.diff(row) for row in ends]).tolist())
-        return float(np.mean(lengths)) if lengths else 0.0
+        lengths = output["prompt_mask"].sum(-1).tolist()
+        return success, [[end - length for end in trace.ends] for trace, length in zip(traces, lengths, strict=True)]
 
 
 def _prepend(head: str, completion: str | list[dict]):

@@ -3,6 +3,7 @@ real."""
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from trl import GRPOTrainer
 import mrt_plugin.engines.rollouts
 import mrt_plugin.trainer
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
-from mrt_plugin.credit import dense_credit
+from mrt_plugin.credit import CREDITS, token_progress
 from mrt_plugin.meta_prover import TERMINATIONS
 from mrt_plugin.tokens import decode
+from mrt_plugin.trainer import StepInProgress
 from mrt_plugin.upstream.version import TRL_1
 
 
@@ -37,6 +39,9 @@ ROWS = [  # of one group: thinking and answer, whether it ends, reward
     (FIRST, "", False, 0.0),  # cut by length while thinking
     ("", ANSWER.format(5), True, 1.0),  # does not think
 ]
+
+
+HALF_OF_DENSE = replace(CREDITS["dense"], advantages=lambda step: CREDITS["dense"].advantages(step) / 2)
 
 
 class ScriptedSampler:
@@ -229,7 +234,7 @@ def test_dense_credit_by_hand(tmp_path, tokenizer, scripted, loss_type, alpha):
 def test_merging_episodes_always_pays_by_episode_and_on_average_not_within_a_horizon():
     def credit(*success, horizon):
         ends = np.linspace(0, 20, len(success)).astype(int).tolist()
-        return dense_credit([ends], [np.array(success)], 20, horizon)
+        return token_progress([ends], [np.array(success)], 20, horizon)
 
     early, late, even, merged = (0.0, 0.8, 1.0), (0.0, 0.2, 1.0), (0.0, 0.5, 1.0), (0.0, 1.0)
     for apart in (early, late, even):
@@ -239,14 +244,60 @@ def test_merging_episodes_always_pays_by_episode_and_on_average_not_within_a_hor
     assert credit(*early, horizon=7).sum() < credit(*merged, horizon=7).sum() < credit(*late, horizon=7).sum()
 
 
-def test_the_length_of_an_episode_is_the_mean_over_all_ranks(tmp_path, tokenizer, monkeypatch):
-    trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"})
-    assert trainer._episode_length([[0, 4, 10], [3]]) == 5
-    monkeypatch.setattr(mrt_plugin.trainer, "gather_object", lambda mine: [*mine, 20])
-    assert trainer._episode_length([[0, 4, 10], [3]]) == 10
-    assert trainer._episode_length([[3]]) == 20
-    monkeypatch.setattr(mrt_plugin.trainer, "gather_object", lambda mine: mine)
-    assert trainer._episode_length([[3]]) == 0  # no episode on any rank
+@pytest.mark.parametrize("rank", [0, 1])
+def test_credit_sees_the_rows_of_all_ranks(tmp_path, tokenizer, scripted, monkeypatch, rank):
+    """The other rank's rows count in the mean length of an episode; each rank takes its own, of its own width."""
+    seen = []
+
+    def credit(step):
+        seen.append(step)
+        return CREDITS["dense"].advantages(step)
+
+    trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "dense", "mrt_horizon": 1.0}, max_completion_length=60)
+    batch = step_inputs(trainer)
+    trainer.credit = replace(CREDITS["dense"], advantages=credit)
+    monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda self: rank))
+    other = (np.zeros(4, np.float32), np.ones(4, np.float32), [np.array([0.0, 1.0])] * 4, [[0, 90]] * 4, 90)
+
+    def gather(mine):
+        if not isinstance(mine[0], tuple):  # what was measured, for the log
+            return mine
+        return [other, *mine] if rank else [*mine, other]
+
+    monkeypatch.setattr(mrt_plugin.trainer, "gather_object", gather)
+    trainer._in_progress = StepInProgress(rewards=torch.ones(4, 1))
+    advantages = trainer._advantages([{"solution": "5"}] * 4, batch | {"advantages": torch.zeros(4)})
+    assert advantages.shape == batch["completion_ids"].shape
+    [step] = seen
+    assert (step.width, len(step.success), step.group_size) == (90, 8, 4)
+    lengths = [end - begin for ends in step.credit_ends for begin, end in zip(ends, ends[1:], strict=False)]
+    assert len(lengths) == 4 + 6
+    expected = token_progress(step.credit_ends, step.success, 90, np.mean(lengths))[4 * rank : 4 * rank + 4]
+    assert advantages.numpy() == pytest.approx(expected[:, : advantages.shape[1]], abs=1e-6)
+
+
+def test_a_credit_of_ones_own_is_named_by_its_path(tmp_path, tokenizer, scripted):
+    trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "test_trainer.HALF_OF_DENSE"})
+    dense = step_inputs(build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"}))["advantages"]
+    torch.testing.assert_close(step_inputs(trainer)["advantages"], dense / 2)
+    with pytest.raises(ValueError, match="mrt_credit: test_trainer.ROWS is a list"):
+        build(tmp_path, tokenizer, mrt={"mrt_credit": "test_trainer.ROWS"})
+    with pytest.raises(ValueError, match="mrt_credit: 'test_trainer.NONE' cannot be imported"):
+        build(tmp_path, tokenizer, mrt={"mrt_credit": "test_trainer.NONE"})
+    with pytest.raises(ValueError, match="mrt_credit: unknown 'dens'. Did you mean 'dense'"):
+        build(tmp_path, tokenizer, mrt={"mrt_credit": "dens"})
+
+
+def test_a_step_leaves_nothing_behind_when_it_fails(tmp_path, tokenizer, scripted):
+    def fails(completions, **kwargs):
+        raise RuntimeError("no reward")
+
+    data = dataset(prefix=FIRST, prefix_success=0.25)
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset"}
+    trainer = build(tmp_path, tokenizer, [fails], data, mrt=mrt)
+    with pytest.raises(RuntimeError, match="no reward"):
+        step_inputs(trainer)
+    assert trainer._in_progress == StepInProgress()
 
 
 @pytest.mark.parametrize("lengths", [0.5, 1.0])
@@ -546,9 +597,9 @@ def test_evaluation_rolls_out_from_the_bare_problem(tmp_path, tokenizer, scripte
     assert {text.rpartition("<think>\n")[2] for text in scripted} == {""}
 
 
-def test_progress_alone_stands_for_an_outcome_reward_with_dense_credit(tmp_path, tokenizer):
+def test_progress_alone_stands_for_an_outcome_reward_with_token_progress(tmp_path, tokenizer):
     trainer = build(tmp_path, tokenizer, [mrt_progress], mrt={})
-    assert trainer.credit == "dense"
+    assert trainer.credit.name == "dense"
     assert trainer.reward_func_names == ["mrt_accuracy"]
 
 
@@ -610,8 +661,8 @@ OLD_COMBINATIONS = [
             {"num_generations": 3, "per_device_train_batch_size": 3},
             "num_generations: 3 is odd",
         ),
-        ({"mrt_credit": "mixed", "mrt_prefix": "online"}, {"use_vllm": True, "vllm_mode": "server"}, "server mode"),
-        ({"mrt_credit": "none", "mrt_prefix": "online"}, {}, "mrt_prefix: online needs mrt_credit"),
+        ({"mrt_credit": "mixed", "mrt_prefix": "online"}, {"use_vllm": True, "vllm_mode": "server"}, "vllm_mode: server sends one"),
+        ({"mrt_credit": "none", "mrt_prefix": "online"}, {}, "mrt_prefix: online needs an mrt_credit"),
         (
             {"mrt_credit": "mixed", "mrt_prefix": "dataset"},
             {},

@@ -102,7 +102,8 @@ _ADVICE = (
 def rollout_engine(trainer) -> RolloutEngine | None:
     """The engine of a trainer, if it has one with room for the answers of the meta-prover."""
     args, mrt_args = trainer.args, trainer.mrt_args
-    if not args.use_vllm or (mrt_args.mrt_prefix == "dataset" and trainer.credit != "dense"):  # nothing is measured
+    measures = trainer.credit.measures == "episodes" or mrt_args.mrt_prefix != "dataset"
+    if not args.use_vllm or not measures:
         return None
     engine = RolloutEngine(trainer)
     answer = mrt_args.mrt_answer_tokens if mrt_args.mrt_estimator == "sample" else 0

@@ -197,6 +197,6 @@ def test_its_example_recipe_runs_as_before(tmp_path, model_path, problems, built
     ]
     grpo.run(["--config", str(recipe), *arguments, *weights])
     [trainer] = built
-    assert trainer.credit == "none"
+    assert trainer.credit.name == "none"
     assert trainer.args.max_prompt_length == 512
     assert len(changed(model_path, tmp_path / "out")) > 20

@@ -1,0 +1,233 @@
+r"""Which settings go together: the arguments of a trainer -> [`Settings`], or a refusal before the model is loaded.
+
+Refused is what would do nothing, or something else, in silence. What a credit cannot go with follows from its facts
+(`REFUSED`), so that one of your own is checked as ours are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, update_wrapper
+
+from .arguments import MRTArguments, did_you_mean, imported
+from .credit import CREDITS, Credit
+from .episodes import CLOSE
+from .meta_prover import check_termination
+from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
+from .upstream.version import TRL_1
+
+
+REFUSED = {  # fact of a credit: what it does, and for each field whether a value is fine, and what another one does
+    "per_token": (
+        "gives each token its own advantage",
+        {
+            "use_liger_loss": (lambda value: not value, "takes one for each sequence. Set it to false"),
+            "importance_sampling_level": (
+                lambda value: value in ("token", None),
+                "averages them over the sequence. Set it to token",
+            ),
+            "off_policy_mask_threshold": (
+                lambda value: value is None,
+                "masks whole sequences by the sign of one. Leave it out",
+            ),
+            "loss_type": (
+                lambda value: value != "vespo",
+                "weighs whole sequences. Use dapo, bnpo, grpo, dr_grpo or cispo",
+            ),
+        },
+    ),
+    "mixes_groups": (
+        "splits each group in two halves, with two prompts and rewards r and r + alpha (r - J)",
+        {
+            "num_generations": (lambda value: value % 2 == 0, "is odd"),
+            "multi_objective_aggregation": (
+                lambda value: value in ("sum_then_normalize", None),
+                "normalises r and alpha (r - J) apart. Set it to sum_then_normalize",
+            ),
+            "vllm_mode": (lambda value: value != "server", "sends one prompt for each group. Set it to colocate"),
+        },
+    ),
+}
+UNKNOWN_TO_TRACES = {"top_k": (0, None), "min_p": (None,), "repetition_penalty": (1.0,), "generation_kwargs": (None,)}
+"""Sampling arguments that the traces of `mrt_prefix: online` and of `mrt_regret_steps` would not be drawn with."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    What a trainer's arguments come to.
+
+    Args:
+        mrt (`MRTArguments`):
+            The fields of ours.
+        credit ([`~mrt_plugin.credit.Credit`]):
+            The credit mode, with `auto` resolved.
+        reward_funcs (`list`), reward_weights (`list[float]`, *optional*):
+            Reward functions of the trainer and their weights.
+        asked (`list[str]`):
+            Names of the reward functions that were asked for.
+    """
+
+    mrt: MRTArguments
+    credit: Credit
+    reward_funcs: list
+    reward_weights: list[float] | None
+    asked: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the reward functions."""
+        return [reward_name(reward) for reward in self.reward_funcs]
+
+    @property
+    def grades(self) -> bool:
+        """Whether answers are graded, for which the data needs solutions."""
+        return self.credit.active or any(name.startswith("mrt_") for name in self.names)
+
+
+def resolve(reward_funcs: list, args, given: dict) -> Settings:
+    """
+    What a trainer's arguments come to.
+
+    Args:
+        reward_funcs (`list`):
+            Reward functions.
+        args ([`~mrt_plugin.MRTConfig`] or [`~trl.GRPOConfig`]):
+            Arguments of the trainer. A plain [`~trl.GRPOConfig`] has the defaults of [`~mrt_plugin.MRTArguments`].
+        given (`dict`):
+            What else the trainer is given: the data set, tools, ...
+
+    Raises:
+        `ValueError`: If the arguments cannot work together; it says which, why, and what to do.
+    """
+    mrt = args if isinstance(args, MRTArguments) else MRTArguments()
+    credit = find_credit(mrt.mrt_credit, reward_funcs)
+    asked = [reward_name(reward) for reward in reward_funcs]
+    settings = Settings(mrt, credit, *rewards_for(credit, reward_funcs, args.reward_weights, mrt), asked)
+    check_prefix(settings, args)
+    check_credit(settings, args, given)
+    check_columns(settings, given)
+    return settings
+
+
+def reward_name(reward: str | Callable) -> str:
+    return getattr(reward, "__name__", str(reward))
+
+
+def find_credit(name: str, reward_funcs: list) -> Credit:
+    """
+    The credit mode of a name or of a dotted path; `auto` is `dense` if `mrt_progress` is among the rewards, else plain
+    GRPO.
+
+    ```python
+    >>> find_credit("auto", [mrt_accuracy, mrt_progress]).name
+    'dense'
+
+    ```
+    """
+    if name == "auto":
+        name = "dense" if "mrt_progress" in map(reward_name, reward_funcs) else "none"
+    if "." not in name:
+        return CREDITS[name]
+    credit = imported("mrt_credit", name)
+    if not isinstance(credit, Credit):
+        raise ValueError(f"mrt_credit: {name} is a {type(credit).__name__}, not a mrt_plugin.credit.Credit.")
+    return credit
+
+
+def rewards_for(
+    credit: Credit, reward_funcs: list, weights: list[float] | None, mrt: MRTArguments
+) -> tuple[list, list[float] | None]:
+    """
+    Reward functions and their weights for a credit mode. `mixed` adds `mrt_alpha` x `mrt_progress` to the reward; the
+    other modes give progress through the advantages. Without an outcome reward, `mrt_accuracy` is it.
+
+    ```python
+    >>> funcs, weights = rewards_for(CREDITS["mixed"], [mrt_progress], None, MRTArguments(mrt_alpha=0.4))
+    >>> [reward_name(reward) for reward in funcs], weights
+    (['mrt_accuracy', 'mrt_progress'], [1.0, 0.4])
+
+    ```
+    """
+    penalty = update_wrapper(partial(mrt_length_penalty, alpha=mrt.mrt_length_alpha), mrt_length_penalty)
+    reward_funcs = [penalty if reward is mrt_length_penalty else reward for reward in reward_funcs]
+    if not credit.active and "mrt_progress" not in map(reward_name, reward_funcs):
+        return reward_funcs, weights
+    if weights is not None and len(weights) != len(reward_funcs):
+        raise ValueError(f"reward_weights has {len(weights)} entries for {len(reward_funcs)} reward functions.")
+    weights = weights or [1.0] * len(reward_funcs)
+    outcome = [
+        (reward, weight)
+        for reward, weight in zip(reward_funcs, weights, strict=True)
+        if reward_name(reward) != "mrt_progress"
+    ] or [(mrt_accuracy, 1.0)]
+    if credit.mixes_groups:
+        outcome.append((mrt_progress, mrt.mrt_alpha))
+    reward_funcs, weights = map(list, zip(*outcome, strict=True))
+    return reward_funcs, weights
+
+
+def check_prefix(settings: Settings, args) -> None:
+    """Where rollouts start, and what has to be known for it."""
+    mrt, credit = settings.mrt, settings.credit
+    prefix, regret = mrt.mrt_prefix, mrt.mrt_regret_steps
+    if credit.active or regret:
+        tags = CLOSE in check_termination(mrt.mrt_termination, mrt.mrt_estimator)
+        if not tags and (credit.measures == "episodes" or prefix != "dataset" or regret):
+            raise ValueError(
+                f"mrt_termination without {CLOSE} is for rollouts that go on from the column `prefix`; the episodes "
+                "of a new trace are found between tags. Set mrt_prefix: dataset, mrt_credit: mixed or termination, "
+                "and mrt_regret_steps: 0."
+            )
+        if not args.ds3_gather_for_generation:
+            raise ValueError("The meta-prover generates on each rank by itself; set ds3_gather_for_generation: true.")
+    if prefix == "online" or regret:
+        for name, values in UNKNOWN_TO_TRACES.items():
+            if getattr(args, name, None) not in values:
+                raise ValueError(
+                    f"{name} is set, but the traces of mrt_prefix: online and of mrt_regret_steps are drawn with "
+                    "temperature and top_p alone, so they would come from another policy. Leave it out."
+                )
+    if prefix != "none" and not credit.active:
+        active = ", ".join(name for name, one in CREDITS.items() if one.active)
+        raise ValueError(f"mrt_prefix: {prefix} needs an mrt_credit ({active}); it is none.")
+    if prefix == "none" and credit.needs_prefix:
+        raise ValueError(
+            f"mrt_credit: {credit.name} on bare problems: {credit.needs_prefix}. Set mrt_prefix: online or dataset."
+        )
+    in_process = (args.vllm_mode, args.vllm_tensor_parallel_size) == ("colocate", 1)
+    if prefix != "none" and args.use_vllm and not TRL_1 and not in_process:
+        raise ValueError(
+            f"mrt_prefix: {prefix} gives vLLM prompts in token ids, which trl 0.18 can only do in process and without "
+            "tensor parallelism. Set vllm_mode: colocate and vllm_tensor_parallel_size: 1, or use the current trl."
+        )
+
+
+def check_credit(settings: Settings, args, given: dict) -> None:
+    """What the facts of the credit rule out."""
+    credit, weights = settings.credit, settings.reward_weights
+    for fact, (what, fields) in REFUSED.items():
+        for name, (fine, otherwise) in fields.items() if getattr(credit, fact) else ():
+            value = getattr(args, name, None)
+            if not fine(value) and (args.use_vllm or name != "vllm_mode"):
+                raise ValueError(f"mrt_credit: {credit.name} {what}, but {name}: {value} {otherwise}.")
+    if credit.outcome_alone and (len(settings.reward_funcs) > 1 or weights not in (None, [1.0])):
+        raise ValueError(
+            f"mrt_credit: {credit.name} subtracts J, the chance of a right answer, from the reward, so that has to be "
+            f"the outcome alone, with weight 1; it is {settings.names} with weights {weights}."
+        )
+    for name in ("tools", "environment_factory", "rollout_func"):
+        if credit.active and given.get(name):
+            raise ValueError(f"mrt_credit: {credit.name} cannot cut a rollout that {name} takes part in.")
+
+
+def check_columns(settings: Settings, given: dict) -> None:
+    """What the training data has to hold."""
+    columns, prefix = getattr(given.get("train_dataset"), "column_names", None), settings.mrt.mrt_prefix
+    needed = ["solution"] * settings.grades + ["prefix", "prefix_success"] * (prefix == "dataset")
+    missing = [column for column in needed if columns is not None and column not in columns]
+    if missing:
+        raise ValueError(
+            f"The training data lacks the column(s) {missing}, which mrt_credit: {settings.credit.name} with "
+            f"mrt_prefix: {prefix} and {settings.names} need; it has {columns}."
+            + "".join(did_you_mean(column, missing) for column in columns)
+        )
