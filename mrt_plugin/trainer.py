@@ -23,37 +23,16 @@ from .arguments import MRTConfig
 from .callback import MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
-from .engines.sampling import Prompt, SamplingSettings
-from .episodes import CLOSE
 from .grading_pool import warm_up
-from .meta_prover import MetaProver, check_termination, meta_prover
+from .meta_prover import Measurement, MetaProver, meta_prover
 from .rewards import completion_text
 from .settings import resolve
-from .tokens import decode, tokenize
-from .traces import Trace, opening_ids, segment, stop_after, trace_at
+from .starts import Start, starting_points
+from .traces import Trace, opening_ids, segment
 from .upstream.trainer import GRPOTrainer, text_tokenizer
 
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Start:
-    """
-    Where a rollout starts, beyond its prompt.
-
-    Args:
-        token_ids (`list[int]`):
-            Thinking that it continues and, if it is forced to stop, the text that makes it: context, never a target.
-        success (`float`):
-            J of the prefix; NaN where it is not measured.
-        continues (`bool`):
-            Whether it thinks on.
-    """
-
-    token_ids: list[int]
-    success: float
-    continues: bool
 
 
 @dataclass
@@ -138,7 +117,7 @@ class MRTTrainer(GRPOTrainer):
         """The meta-prover that the arguments describe, on a sampler of the live policy."""
         return meta_prover(self.mrt_args, sampler, text_tokenizer(self), seed)
 
-    def _measure(self, traces: list[Trace]):
+    def measure(self, traces: list[Trace]) -> list[Measurement]:
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
         begin = time.perf_counter()
         with live_sampler(self, scores=self.mrt_args.mrt_estimator == "likelihood") as sampler:
@@ -152,7 +131,7 @@ class MRTTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         training = self.credit.active and self.model.training
-        starts = self._starting_points(inputs) if training and self.mrt_args.mrt_prefix != "none" else []
+        starts = starting_points(self, inputs) if training and self.mrt_args.mrt_prefix != "none" else []
         if starts:
             inputs = [
                 {**row, "prefix_success": start.success, "continues": start.continues}
@@ -168,62 +147,6 @@ class MRTTrainer(GRPOTrainer):
             return output
         finally:
             self._in_progress = StepInProgress()
-
-    def _starting_points(self, inputs: list[dict]) -> list[Start]:
-        """Where each row starts: one prefix for each group, after which a credit may force half of it to stop."""
-        first = self.accelerator.process_index * len(inputs)
-        groups = [(first + row) // self.num_generations for row in range(len(inputs))]
-        leaders = {}  # A group may span ranks: the one that holds its first row decides.
-        for row, group in enumerate(groups):
-            if (first + row) % self.num_generations == 0:
-                leaders[group] = inputs[row]
-        find = self._dataset_prefixes if self.mrt_args.mrt_prefix == "dataset" else self._online_prefixes
-        prefixes = {group: prefix for local in gather_object([find(leaders)]) for group, prefix in local.items()}
-        starts = []
-        for row, group in enumerate(groups):
-            going_on, stopping, success = prefixes[group]
-            forced = self.credit.mixes_groups and (first + row) % self.num_generations >= self.num_generations // 2
-            starts.append(Start(stopping if forced else going_on, success, continues=not forced))
-        return starts
-
-    def _dataset_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], list[int], float]]:
-        """For each group the tokens of its prefix to go on from, those to stop with, and J."""
-        tokenizer = text_tokenizer(self)
-        prompts = dict(zip(leaders, self.bare_prompt_ids(leaders.values()), strict=True))
-        in_tags = CLOSE in check_termination(self.mrt_args.mrt_termination)
-        starts = {}
-        for group, row in leaders.items():
-            opening = opening_ids(tokenizer, prompts[group]) if in_tags else []
-            written = tokenize(tokenizer, row["prefix"])
-            prefix = trace_at(tokenizer, opening, written, row["solution"], 0, [len(decode(tokenizer, written))])
-            starts[group] = self._ways_on(prefix, row["prefix_success"])
-        return starts
-
-    def _ways_on(self, prefix: Trace, success: float, begin: int = 0) -> tuple[list[int], list[int], float]:
-        cut, stop = stop_after(text_tokenizer(self), prefix, 0, check_termination(self.mrt_args.mrt_termination))
-        return prefix.token_ids[begin:], [*prefix.token_ids[begin:cut], *stop], success
-
-    def _online_prefixes(self, leaders: dict[int, dict]) -> dict[int, tuple[list[int], list[int], float]]:
-        """One fresh trace for each group, cut after a random number of its episodes, none to all but the last."""
-        tokenizer = text_tokenizer(self)
-        prompts = dict(zip(leaders, self.bare_prompt_ids(leaders.values()), strict=True))
-        settings = SamplingSettings(self.args.max_completion_length, self.args.temperature, self.args.top_p)
-        with live_sampler(self) as sampler:
-            drawn = sampler.sample([Prompt(ids) for ids in prompts.values()], 1, settings)
-        written = sum(gather_object([len(token_ids) for [token_ids] in drawn]))
-        self._metrics["train"]["mrt/prefix_tokens"].append(float(written))
-        traces = []
-        for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
-            solution = leaders[group]["solution"]
-            trace = segment(tokenizer, prompt_ids, completion_ids, solution, self.mrt_args.mrt_episodes)
-            # From the generator that checkpoints save, so that a resumed run goes on the same.
-            traces.append(trace.prefix(torch.randint(max(trace.episodes, 1), ()).item()))
-        measured = self._measure(traces) if self.credit.measures == "prefix" else []
-        success = [float(measurement.success_probability[0]) for measurement in measured] or [math.nan] * len(traces)
-        return {
-            group: self._ways_on(trace, trace_success, len(prompt_ids))
-            for (group, prompt_ids), trace, trace_success in zip(prompts.items(), traces, success, strict=True)
-        }
 
     def bare_prompt_ids(self, rows: Collection[dict]) -> list[list[int]]:
         """Token ids of the rows' prompts, as TRL renders them, without a prefix."""
@@ -295,7 +218,7 @@ class MRTTrainer(GRPOTrainer):
             )
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
-        for row, measurement in zip(thinks, self._measure([traces[row] for row in thinks]), strict=True):
+        for row, measurement in zip(thinks, self.measure([traces[row] for row in thinks]), strict=True):
             success[row] = measurement.success_probability
         lengths = output["prompt_mask"].sum(-1).tolist()
         return success, [[end - length for end in trace.ends] for trace, length in zip(traces, lengths, strict=True)]

@@ -15,10 +15,12 @@ from transformers import Qwen2ForCausalLM
 from trl import GRPOTrainer
 
 import mrt_plugin.engines.rollouts
+import mrt_plugin.starts
 import mrt_plugin.trainer
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.credit import CREDITS, token_progress
 from mrt_plugin.meta_prover import TERMINATIONS
+from mrt_plugin.starts import Prefix, starting_points
 from mrt_plugin.tokens import decode
 from mrt_plugin.trainer import StepInProgress
 from mrt_plugin.upstream.version import TRL_1
@@ -531,12 +533,12 @@ def test_a_group_that_spans_ranks_has_one_prefix(tmp_path, tokenizer, monkeypatc
     trainer = build(tmp_path, tokenizer, mrt=mrt, **settings)
     monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda self: rank))
     found = []
-    monkeypatch.setattr(trainer, "_online_prefixes", lambda leaders: found.append(dict(leaders)) or {})
-    prefixes = {0: ([70], [80], 0.25), 1: ([71, 72], [81], 0.5)}
+    monkeypatch.setattr(mrt_plugin.starts, "online_prefixes", lambda _, leaders: found.append(dict(leaders)) or {})
+    prefixes = {0: Prefix([70], [80], 0.25), 1: Prefix([71, 72], [81], 0.5)}
     monkeypatch.setattr(
-        "mrt_plugin.trainer.gather_object", lambda local: [*local, *({g: p} for g, p in prefixes.items())]
+        mrt_plugin.starts, "gather_object", lambda local: [*local, *({g: p} for g, p in prefixes.items())]
     )
-    starts = trainer._starting_points([{"row": 4 * rank + i} for i in range(4)])
+    starts = starting_points(trainer, [{"row": 4 * rank + i} for i in range(4)])
     groups = [0, 0, 0, 0] if rank == 0 else [0, 0, 1, 1]
     assert found == [{0: {"row": 0}} if rank == 0 else {1: {"row": 6}}]
     goes_on = [True] * 3 + [False] if rank == 0 else [False] * 2 + [True] * 2
@@ -661,7 +663,11 @@ OLD_COMBINATIONS = [
             {"num_generations": 3, "per_device_train_batch_size": 3},
             "num_generations: 3 is odd",
         ),
-        ({"mrt_credit": "mixed", "mrt_prefix": "online"}, {"use_vllm": True, "vllm_mode": "server"}, "vllm_mode: server sends one"),
+        (
+            {"mrt_credit": "mixed", "mrt_prefix": "online"},
+            {"use_vllm": True, "vllm_mode": "server"},
+            "vllm_mode: server sends one",
+        ),
         ({"mrt_credit": "none", "mrt_prefix": "online"}, {}, "mrt_prefix: online needs an mrt_credit"),
         (
             {"mrt_credit": "mixed", "mrt_prefix": "dataset"},

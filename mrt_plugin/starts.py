@@ -1,0 +1,116 @@
+r"""Where the rollouts of a step start: after a prefix of thinking, one for each group (`mrt_prefix`).
+
+A prefix comes from the data set, or is cut off a fresh trace of the live policy. It is appended to the prompt in
+tokens; where a credit forces half of the group to stop, the text that makes it stop is appended as well.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from accelerate.utils import gather_object
+
+from .engines.rollouts import live_sampler
+from .engines.sampling import Prompt, SamplingSettings
+from .episodes import CLOSE
+from .meta_prover import check_termination
+from .tokens import decode, tokenize
+from .traces import Trace, opening_ids, segment, stop_after, trace_at
+from .upstream.trainer import text_tokenizer
+
+
+@dataclass(frozen=True)
+class Start:
+    """
+    Where a rollout starts, beyond its prompt.
+
+    Args:
+        token_ids (`list[int]`):
+            Thinking that it continues and, if it is forced to stop, the text that makes it: context, never a target.
+        success (`float`):
+            J of the prefix; NaN where it is not measured.
+        continues (`bool`):
+            Whether it thinks on.
+    """
+
+    token_ids: list[int]
+    success: float
+    continues: bool
+
+
+class Prefix(NamedTuple):
+    """The tokens of a group's prefix to go on from, those to stop with, and its J."""
+
+    going_on: list[int]
+    stopping: list[int]
+    success: float
+
+
+def starting_points(trainer, inputs: list[dict]) -> list[Start]:
+    """
+    Where each row of a step starts: one prefix for each group, after which a credit may force half of it to stop.
+
+    Args:
+        trainer ([`~mrt_plugin.MRTTrainer`]):
+            Its arguments say where prefixes come from.
+        inputs (`list[dict]`):
+            The B rows of this rank.
+
+    Returns:
+        `list[Start]` of length B.
+    """
+    size, first = trainer.num_generations, trainer.accelerator.process_index * len(inputs)
+    groups = [(first + row) // size for row in range(len(inputs))]
+    # A group may span ranks: the one that holds its first row decides.
+    leaders = {group: inputs[row] for row, group in enumerate(groups) if (first + row) % size == 0}
+    find = dataset_prefixes if trainer.mrt_args.mrt_prefix == "dataset" else online_prefixes
+    prefixes = {group: prefix for local in gather_object([find(trainer, leaders)]) for group, prefix in local.items()}
+    starts = []
+    for row, group in enumerate(groups):
+        prefix = prefixes[group]
+        forced = trainer.credit.mixes_groups and (first + row) % size >= size // 2
+        starts.append(Start(prefix.stopping if forced else prefix.going_on, prefix.success, continues=not forced))
+    return starts
+
+
+def dataset_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
+    """The prefixes in the columns of the data set, by group."""
+    tokenizer = text_tokenizer(trainer)
+    prompts = dict(zip(leaders, trainer.bare_prompt_ids(leaders.values()), strict=True))
+    in_tags = CLOSE in check_termination(trainer.mrt_args.mrt_termination)
+    prefixes = {}
+    for group, row in leaders.items():
+        opening = opening_ids(tokenizer, prompts[group]) if in_tags else []
+        written = tokenize(tokenizer, row["prefix"])
+        trace = trace_at(tokenizer, opening, written, row["solution"], 0, [len(decode(tokenizer, written))])
+        prefixes[group] = _ways_on(trainer, trace, row["prefix_success"])
+    return prefixes
+
+
+def online_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
+    """One fresh trace for each group, cut after a random number of its episodes, none to all but the last."""
+    args, mrt, tokenizer = trainer.args, trainer.mrt_args, text_tokenizer(trainer)
+    prompts = dict(zip(leaders, trainer.bare_prompt_ids(leaders.values()), strict=True))
+    settings = SamplingSettings(args.max_completion_length, args.temperature, args.top_p)
+    with live_sampler(trainer) as sampler:
+        drawn = sampler.sample([Prompt(ids) for ids in prompts.values()], 1, settings)
+    written = sum(gather_object([len(token_ids) for [token_ids] in drawn]))
+    trainer._metrics["train"]["mrt/prefix_tokens"].append(float(written))
+    traces = []
+    for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
+        trace = segment(tokenizer, prompt_ids, completion_ids, leaders[group]["solution"], mrt.mrt_episodes)
+        # From the generator that checkpoints save, so that a resumed run goes on the same.
+        traces.append(trace.prefix(torch.randint(max(trace.episodes, 1), ()).item()))
+    measured = trainer.measure(traces) if trainer.credit.measures == "prefix" else []
+    success = [float(measurement.success_probability[0]) for measurement in measured] or [math.nan] * len(traces)
+    return {
+        group: _ways_on(trainer, trace, trace_success, len(prompt_ids))
+        for (group, prompt_ids), trace, trace_success in zip(prompts.items(), traces, success, strict=True)
+    }
+
+
+def _ways_on(trainer, prefix: Trace, success: float, begin: int = 0) -> Prefix:
+    """The ways on from a trace without episodes; its tokens from `begin` on."""
+    cut, stop = stop_after(text_tokenizer(trainer), prefix, 0, check_termination(trainer.mrt_args.mrt_termination))
+    return Prefix(prefix.token_ids[begin:], [*prefix.token_ids[begin:cut], *stop], success)
