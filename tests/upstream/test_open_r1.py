@@ -147,7 +147,7 @@ def test_one_line_in_a_fork(recipe, tmp_path, model_path):
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
-def test_its_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted):  # noqa: F811
+def test_its_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted, monkeypatch):  # noqa: F811
     """On rows that start from a prefix, each reward is what it is on the same text written in one go."""
     names = ["accuracy", "format", "tag_count", "reasoning_steps", "cosine", "repetition_penalty", "length"]
     names += ["soft_overlong_punishment"]  # of the completion's tokens alone
@@ -155,13 +155,15 @@ def test_its_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted)
     functions = open_r1.rewards.get_reward_funcs(script_args)
     data = dataset(prefix=FIRST, prefix_success=0.25)
     trainer = build(tmp_path, tokenizer, functions, data, mrt={"mrt_credit": "mixed", "mrt_prefix": "dataset"})
+    rewards = []
+    monkeypatch.setattr(trainer, "_advantages", lambda *_: rewards.append(trainer._in_progress.rewards))
     step_inputs(trainer)
     turns = [FIRST + SECOND + ANSWER.format(5), FIRST + SECOND + IDLE + ANSWER.format(4)]
     turns += [FIRST.rstrip() + "\n" + ANSWER.format(right) for right in (3, 5)]
     completions = [[{"role": "assistant", "content": turn}] for turn in turns]
     for index, function in enumerate(functions):
         expected = function(completions=completions, solution=["5"] * 4, completion_ids=[[0]] * 4)
-        assert trainer._rewards[:, index].tolist() == pytest.approx(expected), names[index]
+        assert rewards[0][:, index].tolist() == pytest.approx(expected), names[index]
 
 
 CHECKOUT = os.environ.get("OPEN_R1_CHECKOUT")
