@@ -23,7 +23,6 @@ _MODULES = {
     "mrt_length_penalty": "rewards",
     "mrt_progress": "rewards",
     "normalized_regret": "progress",
-    "progress": "progress",
     "register": "open_r1",
 }
 __all__ = sorted(_MODULES)
