@@ -9,6 +9,7 @@ from typing import Literal, get_args, get_origin
 from trl import GRPOConfig
 
 from .credit import CREDITS
+from .episodes import CUES
 
 
 @dataclass
@@ -28,6 +29,15 @@ class MetaProverArguments:
         metadata={
             "help": "Most episodes to tell apart in a trace; where there are more, neighbours are merged evenly. The "
             "authors' online variant: 6."
+        },
+    )
+    mrt_cues: list[str] = field(
+        default_factory=lambda: list(CUES),
+        metadata={
+            "help": "What a paragraph that may start a new episode starts with, for models that do not write as R1 "
+            "does. An empty list: an episode of every three paragraphs. The paper's: "
+            + ", ".join(f"'{cue}'" for cue in CUES)
+            + "."
         },
     )
     mrt_samples: int = field(

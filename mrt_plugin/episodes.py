@@ -100,7 +100,7 @@ def split_answer(completion: str, opened: bool = False) -> str:
     return "" if opened or OPEN in completion else completion
 
 
-def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1) -> list[Span]:
+def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1, cues: Sequence[str] = CUES) -> list[Span]:
     r"""
     Segments a thinking text into episodes.
 
@@ -113,11 +113,13 @@ def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1) -> l
         group_size (`int`, *optional*, defaults to `1`):
             Number of consecutive episodes that are merged into one; the last group may be smaller. The paper's
             analysis uses 5, 3 and 10 in the same settings.
+        cues (`Sequence[str]`, *optional*, defaults to the paper's):
+            What a paragraph that may start a new episode starts with; without any cue, each paragraph may.
 
     Returns:
         `list[tuple[int, int]]`:
             Spans in characters, in order. They tile the text: each blank line belongs to the episode that it ends.
-            Empty for an empty text.
+            Empty for a text of nothing but white space.
 
     Example:
     ```python
@@ -129,14 +131,14 @@ def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1) -> l
     """
     if max_splits < 0 or group_size < 1:
         raise ValueError(f"max_splits must be >= 0 and group_size >= 1, got {max_splits} and {group_size}.")
-    if not thinking:
+    if not thinking.strip():
         return []
     paragraphs = [0, *(match.end() for match in _BLANK_LINE.finditer(thinking))]
     starts, current = [0], 0
     for index, offset in enumerate(paragraphs):
         if len(starts) > max_splits:
             break
-        if thinking.startswith(CUES, offset) and index - current >= MIN_PARAGRAPHS:
+        if thinking.startswith(tuple(cues) or "", offset) and index - current >= MIN_PARAGRAPHS:
             starts.append(offset)
             current = index
     starts = starts[::group_size]

@@ -16,7 +16,7 @@ from .engines.sampling import Prompt, SamplingSettings
 from .episodes import CLOSE
 from .meta_prover import check_termination
 from .tokens import decode, tokenize
-from .traces import Trace, opening_ids, segment, stop_after, trace_at
+from .traces import Trace, opening_ids, opens_thinking, segment, stop_after, trace_at
 from .upstream.trainer import text_tokenizer
 
 
@@ -81,7 +81,7 @@ def dataset_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
     in_tags = CLOSE in check_termination(trainer.mrt_args.mrt_termination)
     prefixes = {}
     for group, row in leaders.items():
-        opening = opening_ids(tokenizer, prompts[group]) if in_tags else []
+        opening = opening_ids(tokenizer) if in_tags and not opens_thinking(tokenizer, prompts[group]) else []
         written = tokenize(tokenizer, row["prefix"])
         trace = trace_at(tokenizer, opening, written, row["solution"], 0, [len(decode(tokenizer, written))])
         prefixes[group] = _ways_on(trainer, trace, row["prefix_success"])
@@ -99,7 +99,9 @@ def online_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
     trainer._metrics["train"]["mrt/prefix_tokens"].append(float(written))
     traces = []
     for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
-        trace = segment(tokenizer, prompt_ids, completion_ids, leaders[group]["solution"], mrt.mrt_episodes)
+        trace = segment(
+            tokenizer, prompt_ids, completion_ids, leaders[group]["solution"], mrt.mrt_episodes, mrt.mrt_cues
+        )
         # From the generator that checkpoints save, so that a resumed run goes on the same.
         traces.append(trace.prefix(torch.randint(max(trace.episodes, 1), ()).item()))
     measured = trainer.measure(traces) if trainer.credit.measures == "prefix" else []

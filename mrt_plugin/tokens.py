@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 
+from .episodes import CLOSE, OPEN
+
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -23,7 +25,7 @@ def token_boundaries(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Tokenizer to decode with.
         token_ids (`Sequence[int]`):
-            T token ids. Special tokens decode to nothing.
+            T token ids. Special tokens decode to nothing, but for the tags of thinking.
         offsets (`Sequence[int]`):
             Ascending offsets into `decode(tokenizer, token_ids)`, in characters.
         straddling (`bool`, *optional*, defaults to `True`):
@@ -70,8 +72,26 @@ def _piece(tokenizer, token: int) -> str:
 
 
 def decode(tokenizer, token_ids: Sequence[int]) -> str:
-    """The text of sampled tokens as it is, without special tokens and without cleaning up."""
-    return tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    """
+    The text of sampled tokens as it is: without cleaning up, and without special tokens, but for the tags of thinking,
+    which some tokenizers register as special.
+    """
+    dropped = special_ids(tokenizer)
+    kept = [token for token in token_ids if token not in dropped]
+    return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+@lru_cache(maxsize=64)
+def special_ids(tokenizer) -> frozenset[int]:
+    """Ids of the special tokens that are no text: all but the tags of thinking."""
+    added = tokenizer.added_tokens_decoder
+    special = {*tokenizer.all_special_ids, *(token for token, entry in added.items() if entry.special)}
+    return frozenset(token for token in special if token not in added or added[token].content not in (OPEN, CLOSE))
+
+
+def hides_tags(tokenizer) -> bool:
+    """Whether decoding without special tokens, as TRL does for rewards, loses the tags of thinking."""
+    return any(entry.special and entry.content in (OPEN, CLOSE) for entry in tokenizer.added_tokens_decoder.values())
 
 
 def tokenize(tokenizer, text: str) -> list[int]:

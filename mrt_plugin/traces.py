@@ -3,7 +3,7 @@ r"""Completions -> traces: episodes in tokens, exactly as they were sampled. Not
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .episodes import CLOSE, OPEN, episode_spans, merge_spans, thinking_span
+from .episodes import OPEN, episode_spans, merge_spans, thinking_span
 from .tokens import decode, token_boundaries, tokenize
 
 
@@ -44,8 +44,18 @@ class Trace:
         return Trace(self.token_ids[:cut], [cut], self.solution, self.ends[episodes : episodes + 1])
 
 
+LAST = 16
+"""Tokens of a prompt that its last word, with white space, may take."""
+
+
 def segment(
-    tokenizer, prompt_ids: Sequence[int], completion_ids: Sequence[int], solution: str, episodes: int
+    tokenizer,
+    prompt_ids: Sequence[int],
+    completion_ids: Sequence[int],
+    solution: str,
+    episodes: int,
+    cues: Sequence[str],
+    opened: bool | None = None,
 ) -> Trace:
     r"""
     Cuts a completion into episodes without moving a token.
@@ -61,20 +71,25 @@ def segment(
             Gold answer.
         episodes (`int`):
             Most episodes to tell apart; where there are more, neighbours are merged evenly.
+        cues (`Sequence[str]`):
+            What an episode begins with, as in [`~mrt_plugin.episodes.episode_spans`].
+        opened (`bool`, *optional*):
+            Whether the prompt ends within a thinking. By default, whether its template opens one at the end.
 
     Returns:
         [`Trace`]:
             The trace. It has no episode if the completion does not think; its only prefix is then an opened, empty
             thinking.
     """
-    opening = opening_ids(tokenizer, prompt_ids)
+    if opened is None:
+        opened = opens_thinking(tokenizer, prompt_ids)
     completion = decode(tokenizer, completion_ids)
-    span = thinking_span(completion, opened=not opening)
+    span = thinking_span(completion, opened)
     if span is None:
-        token_ids = [*prompt_ids, *opening]
+        token_ids = [*prompt_ids, *opening_ids(tokenizer)]
         return Trace(token_ids, [len(token_ids)], solution)
     start, end = span
-    spans = merge_spans(episode_spans(completion[start:end]), episodes)
+    spans = merge_spans(episode_spans(completion[start:end], cues=cues), episodes)
     return trace_at(tokenizer, prompt_ids, completion_ids, solution, start, [0, *(end for _, end in spans)])
 
 
@@ -109,7 +124,11 @@ def stop_after(tokenizer, trace: Trace, episodes: int, text: str) -> tuple[int, 
     return end, tokenize(tokenizer, half + text)
 
 
-def opening_ids(tokenizer, prompt_ids: Sequence[int]) -> list[int]:
-    """Tokens that open the thinking after a prompt: none where the chat template has done so."""
-    prompt = decode(tokenizer, prompt_ids)
-    return [] if prompt.rfind(OPEN) > prompt.rfind(CLOSE) else tokenize(tokenizer, f"{OPEN}\n")
+def opens_thinking(tokenizer, prompt_ids: Sequence[int]) -> bool:
+    """Whether the chat template has opened the thinking: a rendered prompt ends in the tag. A mention is none."""
+    return decode(tokenizer, prompt_ids[-LAST:]).rstrip().endswith(OPEN)
+
+
+def opening_ids(tokenizer) -> list[int]:
+    """Tokens that open the thinking where the chat template does not."""
+    return tokenize(tokenizer, f"{OPEN}\n")

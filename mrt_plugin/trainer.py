@@ -28,7 +28,8 @@ from .meta_prover import Measurement, MetaProver, meta_prover
 from .rewards import completion_text
 from .settings import resolve
 from .starts import Start, starting_points
-from .traces import Trace, opening_ids, segment
+from .tokens import decode, hides_tags
+from .traces import Trace, opens_thinking, segment
 from .upstream.trainer import GRPOTrainer, text_tokenizer
 
 
@@ -43,14 +44,14 @@ class StepInProgress:
     Args:
         starts (`list[Start]`):
             Where its rows start; empty where they start at the bare problem.
-        prompt_ids (`list[list[int]]`, *optional*):
-            Prompts as they are given to the policy; a `rollout_func` does without.
+        opened (`list[bool]`, *optional*):
+            Whether each prompt, without a prefix, ends in `<think>`; a `rollout_func` does without.
         rewards (`torch.Tensor` of shape (B, F), *optional*):
             Rewards of this rank's rows; NaN where a function skipped the row.
     """
 
     starts: list[Start] = field(default_factory=list)
-    prompt_ids: list[list[int]] | None = None
+    opened: list[bool] | None = None
     rewards: torch.Tensor | None = None
 
 
@@ -154,22 +155,23 @@ class MRTTrainer(GRPOTrainer):
 
     def _tokenize_prompts(self, prompts: list):
         prompt_ids, *rest = super()._tokenize_prompts(prompts)
+        self._in_progress.opened = [opens_thinking(text_tokenizer(self), ids) for ids in prompt_ids]
         if starts := self._in_progress.starts:
             prompt_ids = [[*ids, *start.token_ids] for ids, start in zip(prompt_ids, starts, strict=True)]
-        self._in_progress.prompt_ids = prompt_ids
         return prompt_ids, *rest
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """Rewards see the whole assistant turn, as they do where it was written in one go."""
         tokenizer, step = text_tokenizer(self), self._in_progress
-        if step.prompt_ids is not None:
-            inputs = [
-                {**row, "thinking_opened": not opening_ids(tokenizer, prompt_ids)}
-                for row, prompt_ids in zip(inputs, step.prompt_ids, strict=True)
-            ]
+        if step.opened is not None:
+            inputs = [{**row, "thinking_opened": opened} for row, opened in zip(inputs, step.opened, strict=True)]
+        if hides_tags(tokenizer):  # TRL has decoded them to nothing
+            texts = [decode(tokenizer, token_ids) for token_ids in completion_ids_list]
+            completions = [_with_text(completion, text) for completion, text in zip(completions, texts, strict=True)]
         if step.starts:
-            heads = tokenizer.batch_decode([start.token_ids for start in step.starts], skip_special_tokens=True)
-            completions = [_prepend(head, completion) for head, completion in zip(heads, completions, strict=True)]
+            heads = [decode(tokenizer, start.token_ids) for start in step.starts]
+            texts = [head + completion_text(completion) for head, completion in zip(heads, completions, strict=True)]
+            completions = [_with_text(completion, text) for completion, text in zip(completions, texts, strict=True)]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         first = self.accelerator.process_index * len(prompts)
         step.rewards = rewards[first : first + len(prompts)]
@@ -213,7 +215,13 @@ class MRTTrainer(GRPOTrainer):
             completion_ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
             traces.append(
                 segment(
-                    text_tokenizer(self), prompt_ids, completion_ids, example["solution"], self.mrt_args.mrt_episodes
+                    text_tokenizer(self),
+                    prompt_ids,
+                    completion_ids,
+                    example["solution"],
+                    self.mrt_args.mrt_episodes,
+                    self.mrt_args.mrt_cues,
+                    opened=True if self._in_progress.starts else None,
                 )
             )
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
@@ -224,8 +232,9 @@ class MRTTrainer(GRPOTrainer):
         return success, [[end - length for end in trace.ends] for trace, length in zip(traces, lengths, strict=True)]
 
 
-def _prepend(head: str, completion: str | list[dict]):
+def _with_text(completion: str | list[dict], text: str):
+    """The completion with another text, of the same form."""
     if isinstance(completion, str):
-        return head + completion
+        return text
     message = {key: value for key, value in completion[-1].items() if key != "reasoning_content"}
-    return [*completion[:-1], {**message, "content": head + completion_text(completion)}]
+    return [*completion[:-1], {**message, "content": text}]
