@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from math import comb
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 
 def progress(success_probability: Sequence[float]) -> np.ndarray:
@@ -88,7 +89,7 @@ def normalized_regret(success_probability: Sequence[float], tokens: Sequence[flo
         raise ValueError(f"tokens must be ascending and not negative, got {tokens[1:].tolist()}.")
     inside = tokens < token_budget
     at_budget = np.interp(token_budget, tokens, values)  # holds the last value beyond the last point
-    area = np.trapezoid(np.append(values[inside], at_budget), np.append(tokens[inside], token_budget))
+    area = trapezoid(np.append(values[inside], at_budget), np.append(tokens[inside], token_budget))
     return float(1.0 - area / token_budget)
 
 
@@ -119,7 +120,7 @@ def released_regret(
         share = (token_budget - tokens[last]) / (tokens[last + 1] - tokens[last])
         at_budget = values[last] + share * (values[last + 1] - values[last])
         tokens, values = [*inside, token_budget], [*values[: last + 1], at_budget]
-    return float(1.0 - np.trapezoid(values, tokens) / token_budget)
+    return float(1.0 - trapezoid(values, tokens) / token_budget)
 
 
 def majority_curve(answers: Sequence[Hashable], gold: Hashable) -> np.ndarray:
