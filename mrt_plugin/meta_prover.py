@@ -13,7 +13,7 @@ import numpy as np
 
 from .engines.sampling import Prompt, Sampler, SamplingSettings
 from .episodes import CLOSE, split_answer
-from .grading import Outcome, grade, up_to_closing_brace
+from .grading import Verdict, grade, up_to_closing_brace
 from .tokens import decode, tokenize
 from .traces import Trace, stop_after
 
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
     """One drawn answer: what follows `</think>`, its grade, and whether it came to an end within its tokens."""
 
     text: str
-    outcome: Outcome
+    outcome: Verdict
     ended: bool
 
 
@@ -70,7 +70,7 @@ class Measurement:
 
     def right_answer(self, j: int) -> str | None:
         """After j episodes, the text of the first right answer that was not cut by length, if there is one."""
-        found = (answer.text for answer in self.answers[j] if answer.outcome is Outcome.RIGHT and answer.ended)
+        found = (answer.text for answer in self.answers[j] if answer.outcome is Verdict.RIGHT and answer.ended)
         return next(found, None)
 
 
@@ -198,9 +198,9 @@ class MetaProver:
                 Answer(*next(graded), len(token_ids) < self.settings.max_new_tokens) for token_ids in drawn
             )
             outcomes = [answer.outcome for answer in answers]
-            timeouts, tokens = outcomes.count(Outcome.TIMED_OUT), sum(map(len, drawn))
-            known = len(outcomes) - timeouts - outcomes.count(Outcome.UNPARSEABLE_GOLD)
-            value = outcomes.count(Outcome.RIGHT) / known if known else np.nan
+            timeouts, tokens = outcomes.count(Verdict.TIMED_OUT), sum(map(len, drawn))
+            known = len(outcomes) - timeouts - outcomes.count(Verdict.UNPARSEABLE_GOLD)
+            value = outcomes.count(Verdict.RIGHT) / known if known else np.nan
             estimates.append(_Estimate(value, tokens / len(drawn), tokens, timeouts, answers))
         return estimates
 
@@ -212,7 +212,7 @@ class MetaProver:
         outcomes = dict(zip(golds, grade([f"\\boxed{{{bare_answer(gold)}}}" for gold in golds], golds), strict=True))
         return [
             _Estimate(
-                np.nan if outcomes[solution] is Outcome.UNPARSEABLE_GOLD else float(np.exp(value)),
+                np.nan if outcomes[solution] is Verdict.UNPARSEABLE_GOLD else float(np.exp(value)),
                 len(target),
                 len(prompt.suffix) + len(target),
                 0,

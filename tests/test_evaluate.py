@@ -16,7 +16,7 @@ from test_builders import ONE, STOP, TWO, Scripted, problem, thinking
 
 from mrt_plugin.analysis import compare as comparison
 from mrt_plugin.analysis import evaluate, report
-from mrt_plugin.analysis.compare import compare, token_ratio, verdict
+from mrt_plugin.analysis.compare import compare, significance, token_ratio
 from mrt_plugin.analysis.evaluate import SCHEMA, EvaluationArguments
 from mrt_plugin.analysis.figures import FIGURES, training_lengths
 from mrt_plugin.analysis.runs import Run, estimate, load_run, load_runs, standard_error
@@ -196,7 +196,7 @@ def test_a_difference_is_told_from_noise():
     assert {rows[name] for name in ("pass@1", "maj@2", "tokens")} == {"worse"}
     mixed = [run_of([voted(i % k, i % k) for i in range(20)], str(k)) for k in (2, 3)]
     assert compare(*mixed)[0][""] == "within noise"
-    assert verdict(np.nan, np.nan, 0.0).startswith("one problem")
+    assert significance(np.nan, np.nan, 0.0).startswith("one problem")
 
 
 def test_a_lower_regret_is_better():

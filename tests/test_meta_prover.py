@@ -142,10 +142,10 @@ def test_an_unparseable_gold_is_unknown_and_a_timeout_does_not_count(tokenizer, 
     )
     assert np.isnan(unknown.success_probability).all()
 
-    from mrt_plugin.grading import Outcome
+    from mrt_plugin.grading import Verdict
 
-    outcomes = [Outcome.RIGHT, Outcome.TIMED_OUT, Outcome.WRONG, Outcome.TIMED_OUT]
-    monkeypatch.setattr("mrt_plugin.meta_prover.grade", lambda answers, golds: outcomes[: len(answers)])
+    verdicts = [Verdict.RIGHT, Verdict.TIMED_OUT, Verdict.WRONG, Verdict.TIMED_OUT]
+    monkeypatch.setattr("mrt_plugin.meta_prover.grade", lambda answers, golds: verdicts[: len(answers)])
     start = Trace(trace.token_ids[: trace.cuts[0]], trace.cuts[:1], "5")
     [measurement] = MetaProver(sampler, tokenizer, "answer", samples=4).success_probabilities([start])
     assert measurement.success_probability.tolist() == [0.5]

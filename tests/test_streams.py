@@ -6,7 +6,7 @@ from test_meta_prover import Sampler
 from mrt_plugin.analysis.streams import EXTENSION_CUES, extend, linearize
 from mrt_plugin.analysis.votes import votes
 from mrt_plugin.engines.sampling import SamplingSettings
-from mrt_plugin.grading import Outcome, grade
+from mrt_plugin.grading import Verdict, grade
 from mrt_plugin.tokens import decode, tokenize
 from mrt_plugin.traces import segment
 
@@ -90,7 +90,7 @@ def test_votes_are_one_for_each_answer_and_right_ones_are_zero():
         r"\boxed{x+1}",
         r"\boxed{5}",
     ]
-    outcomes = grade(answers, ["5"] * len(answers))
-    assert votes(answers, outcomes) == [1, 2, None, 1, 2, 3, 0]
-    assert votes([answers[0]], [Outcome.TIMED_OUT]) == [None]
+    verdicts = grade(answers, ["5"] * len(answers))
+    assert votes(answers, verdicts) == [1, 2, None, 1, 2, 3, 0]
+    assert votes([answers[0]], [Verdict.TIMED_OUT]) == [None]
     assert votes([], []) == []

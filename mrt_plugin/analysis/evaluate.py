@@ -17,7 +17,7 @@ from trl import ModelConfig
 from ..arguments import MetaProverArguments
 from ..engines.sampling import Prompt
 from ..episodes import CLOSE, split_answer
-from ..grading import Outcome, grade
+from ..grading import Verdict, grade
 from ..jobs.arguments import JobArguments
 from ..jobs.batch import rollout_settings
 from ..jobs.job import launch_job, run_job
@@ -143,7 +143,7 @@ def build(
     outcomes = grade(texts, [row["solution"] for row in rows])
     measured = _measure(streams, policy, seed, args, mrt_args) if args.regret else [UNMEASURED] * len(rows)
     for row, verdict, columns in zip(rows, outcomes, measured, strict=True):
-        row |= {"right": verdict is Outcome.RIGHT, "timed_out": verdict is Outcome.TIMED_OUT, **columns}
+        row |= {"right": verdict is Verdict.RIGHT, "timed_out": verdict is Verdict.TIMED_OUT, **columns}
     own = [Answer(*graded, True) for graded in zip(texts, outcomes, strict=True)]
     for start in range(0, len(rows), per_problem := args.num_generations * args.attempts):
         _vote(rows[start : start + per_problem], own[start : start + per_problem])

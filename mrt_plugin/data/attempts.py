@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engines.sampling import Prompt
-from ..grading import Outcome, grade
+from ..grading import Verdict, grade
 from ..jobs.arguments import JobArguments
 from ..jobs.batch import rollout_settings
 from ..jobs.problems import Policy, Problem
@@ -20,15 +20,15 @@ class Attempt:
     text: str
     token_ids: list[int]
     ended: bool
-    outcome: Outcome
+    outcome: Verdict
 
     @property
     def right(self) -> bool:
-        return self.ended and self.outcome is Outcome.RIGHT
+        return self.ended and self.outcome is Verdict.RIGHT
 
     @property
     def failed(self) -> bool:
-        return self.outcome in (Outcome.WRONG, Outcome.NO_ANSWER)
+        return self.outcome in (Verdict.WRONG, Verdict.NO_ANSWER)
 
 
 def draw(
@@ -58,6 +58,6 @@ def draw(
 def success_probability(attempts: Sequence[Attempt]) -> float:
     """J of the prefix that the attempts go on from; NaN where none could be graded."""
     graded = [
-        attempt.outcome is Outcome.RIGHT for attempt in attempts if attempt.failed or attempt.outcome is Outcome.RIGHT
+        attempt.outcome is Verdict.RIGHT for attempt in attempts if attempt.failed or attempt.outcome is Verdict.RIGHT
     ]
     return float(np.mean(graded)) if graded else float("nan")

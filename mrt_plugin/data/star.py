@@ -19,7 +19,7 @@ from trl import ModelConfig
 
 from ..arguments import MetaProverArguments, check_choices
 from ..episodes import CLOSE, OPEN, split_answer
-from ..grading import Outcome, grade
+from ..grading import Verdict, grade
 from ..jobs.arguments import JobArguments
 from ..jobs.batch import roll_out
 from ..jobs.job import launch_job, run_job
@@ -140,7 +140,7 @@ def select_outcome(tokenizer, prompt_ids, rollouts: Sequence[tuple[list[int], Tr
             "episodes": trace.episodes,
         }
         for index, ((_, trace), text, outcome) in enumerate(zip(rollouts, texts, outcomes, strict=True))
-        if outcome is Outcome.RIGHT
+        if outcome is Verdict.RIGHT
     ]
 
 

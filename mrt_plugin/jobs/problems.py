@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..arguments import check_known
 from ..datasets import load_splits
 from ..engines.sampling import Sampler
-from ..grading import Outcome, grade
+from ..grading import Verdict, grade
 from ..tokens import tokenize
 
 
@@ -100,7 +100,7 @@ def usable(
         prompt_ids = policy.prompt_ids(problem)
         if not problem.text.strip():
             outcome[problem.id] = "the problem is empty"
-        elif gold is Outcome.UNPARSEABLE_GOLD:
+        elif gold is Verdict.UNPARSEABLE_GOLD:
             outcome[problem.id] = "the gold answer cannot be parsed"
         elif most is not None and len(prompt_ids) > most - tokens:
             outcome[problem.id] = f"the prompt has more than {most - tokens} tokens"
