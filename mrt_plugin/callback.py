@@ -100,7 +100,7 @@ class MRTCallback(TrainerCallback):
             rollouts = roll_out(
                 meta_prover, prompts, [row["solution"] for row in rows], settings, episodes=mrt.mrt_episodes
             )
-        rollouts = [replace(rollout, problem=mine[rollout.problem]) for rollout in rollouts]
+        rollouts = [replace(rollout, problem_id=mine[rollout.problem_id]) for rollout in rollouts]
         return regret_at(gather_object(rollouts), trainer.args.max_completion_length)
 
 

@@ -8,12 +8,12 @@ import math
 from itertools import groupby
 
 from .episodes import CLOSE, split_answer
-from .grading import Outcome, grade
+from .grading import Verdict, grade
 
 
 logger = logging.getLogger(__name__)
 
-_REWARD = {Outcome.RIGHT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0}
+_REWARD = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.NO_ANSWER: 0.0}
 
 
 def completion_text(completion: str | list[dict]) -> str:
@@ -66,10 +66,10 @@ def mrt_accuracy(
         split_answer(completion_text(completion), opened)
         for completion, opened in zip(completions, thinking_opened or [False] * len(completions), strict=True)
     ]
-    outcomes = grade(answers, solution)
+    verdicts = grade(answers, solution)
     if log_metric is not None:
-        log_metric("rewards/mrt_accuracy/timeouts", float(sum(outcome is Outcome.TIMED_OUT for outcome in outcomes)))
-    return [_REWARD.get(outcome) for outcome in outcomes]
+        log_metric("rewards/mrt_accuracy/timeouts", float(verdicts.count(Verdict.TIMED_OUT)))
+    return [_REWARD.get(verdict) for verdict in verdicts]
 
 
 def mrt_progress(

@@ -17,13 +17,14 @@ VARIANTS = ("definition", "released")
 @dataclass(frozen=True)
 class Rollout:
     """
-    One rollout, and what was measured on it.
+    One rollout, and what was measured on it. Its fields are the columns of a stored rollout
+    ([`~mrt_plugin.analysis.runs.SCHEMA`]).
 
     Args:
-        problem (`int` or `str`):
+        problem_id (`int` or `str`):
             Its problem.
         success_probability (`list[float]`):
-            J after 0, ..., G episodes; empty if it was not measured.
+            J after 0, ..., G episodes, NaN where it is not known; empty if it was not measured.
         prefix_tokens (`list[float]`):
             Tokens spent there: completion tokens up to the prefix's end, and the mean length of the forced answers.
         extension_success, extension_tokens (`list[float]`):
@@ -33,19 +34,19 @@ class Rollout:
         prefix_votes (`list[list[int | None]]`):
             What the forced answers after each prefix vote for, as in [`~mrt_plugin.analysis.votes.votes`].
         answer_tokens (`list[float]`):
-            Their mean length, in tokens.
+            Their mean length, in tokens; NaN where there are none.
         stream, attempt (`int`):
             Which of the problem's streams, and which attempt of it, where one stream makes several.
         tokens (`int`):
             Length of the completion, in tokens.
         right, ended, timed_out (`bool`):
-            Whether its own answer is right, whether it came to an end within the budget, and whether the grader did
-            not, so that the answer does not count as right.
+            Whether its own answer is right, whether the completion came to an end by itself, and whether the grader
+            ran out of time, so that the answer does not count as right.
         vote (`int`, *optional*):
             What its own answer votes for.
     """
 
-    problem: int | str
+    problem_id: int | str
     success_probability: list[float] = field(default_factory=list)
     prefix_tokens: list[float] = field(default_factory=list)
     extension_success: list[float] = field(default_factory=list)
@@ -67,7 +68,7 @@ def roll_out(
     prompts: Sequence[Sequence[int]],
     solutions: Sequence[str],
     settings: SamplingSettings,
-    episodes: int = 10,
+    episodes: int,
 ) -> list[Rollout]:
     """
     Draws one rollout for each prompt and measures J at its prefixes, in two calls to the sampler.
@@ -81,29 +82,33 @@ def roll_out(
             Their gold answers.
         settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
             How to draw the rollouts.
-        episodes (`int`, *optional*, defaults to `10`):
+        episodes (`int`):
             Most episodes to tell apart in a trace.
 
     Returns:
         `list[Rollout]`:
-            N rollouts, less those of problems whose gold answer cannot be parsed.
+            N rollouts, less those of which no J is known: the engine had no room, or the gold answer cannot be parsed.
     """
     drawn = meta_prover.sampler.sample([Prompt(list(prompt)) for prompt in prompts], 1, settings)
-    traces = [
-        segment(meta_prover.tokenizer, prompt, token_ids, solution, episodes)
-        for prompt, [token_ids], solution in zip(prompts, drawn, solutions, strict=True)
-    ]
-    measured = meta_prover.success_probabilities(traces)
+    traces = {
+        index: segment(meta_prover.tokenizer, prompts[index], group[0].token_ids, solutions[index], episodes)
+        for index, group in enumerate(drawn)
+        if group is not None
+    }
+    measured = meta_prover.success_probabilities(list(traces.values()))
     return [
-        Rollout(problem, measurement.success_probability.tolist(), spent_tokens(trace, measurement, len(prompt)))
-        for problem, (prompt, trace, measurement) in enumerate(zip(prompts, traces, measured, strict=True))
+        Rollout(index, measurement.success_probability.tolist(), spent_tokens(trace, measurement, len(prompts[index])))
+        for (index, trace), measurement in zip(traces.items(), measured, strict=True)
         if not np.isnan(measurement.success_probability).all()
     ]
 
 
 def spent_tokens(trace: Trace, measurement: Measurement, prompt_tokens: int) -> list[float]:
-    """What it takes to answer after each prefix: tokens written up to there, and the mean length of the answers."""
-    return (np.array(trace.cuts) - prompt_tokens + measurement.answer_tokens).tolist()
+    """
+    What it takes to answer after each prefix: tokens written up to there, and the mean length of the answers. Where
+    there was no room for one, the former alone: the curve holds the last known J there.
+    """
+    return (np.array(trace.cuts) - prompt_tokens + np.nan_to_num(measurement.answer_tokens)).tolist()
 
 
 def regret_at(
@@ -142,12 +147,12 @@ def regret_at(
             value = released_regret(values, tokens + rollout.prompt_tokens, token_budget, extensions > 0)
         else:
             value = normalized_regret(values, np.maximum.accumulate(tokens), token_budget)
-        by_problem.setdefault(rollout.problem, []).append(value)
+        by_problem.setdefault(rollout.problem_id, []).append(value)
     return float(np.mean([np.mean(group) for group in by_problem.values()]))
 
 
 def curve(rollout: Rollout, extensions: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """J, with the last known value where the grader gave no verdict, and the tokens spent there."""
+    """J, with the last known value where it is not known, and the tokens spent there."""
     values = np.array([*rollout.success_probability, *rollout.extension_success[:extensions]])
     for j in np.flatnonzero(np.isnan(values)):
         values[j] = values[j - 1] if j else 0.0

@@ -94,11 +94,12 @@ def online_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
     prompts = dict(zip(leaders, trainer.bare_prompt_ids(leaders.values()), strict=True))
     settings = SamplingSettings(args.max_completion_length, args.temperature, args.top_p)
     with live_sampler(trainer) as sampler:
-        drawn = sampler.sample([Prompt(ids) for ids in prompts.values()], 1, settings)
-    written = sum(gather_object([len(token_ids) for [token_ids] in drawn]))
+        groups = sampler.sample([Prompt(ids) for ids in prompts.values()], 1, settings)
+    drawn = [group[0].token_ids if group else [] for group in groups]  # without room, without thinking
+    written = sum(gather_object([len(token_ids) for token_ids in drawn]))
     trainer._metrics["train"]["mrt/prefix_tokens"].append(float(written))
     traces = []
-    for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
+    for (group, prompt_ids), completion_ids in zip(prompts.items(), drawn, strict=True):
         trace = segment(tokenizer, prompt_ids, completion_ids, leaders[group]["solution"], mrt.mrt_episodes)
         # From the generator that checkpoints save, so that a resumed run goes on the same.
         traces.append(trace.prefix(torch.randint(max(trace.episodes, 1), ()).item()))

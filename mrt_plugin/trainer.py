@@ -24,7 +24,7 @@ from .callback import MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
 from .grading_pool import warm_up
-from .meta_prover import Measurement, MetaProver, meta_prover
+from .meta_prover import ESTIMATORS, Measurement, MetaProver, build_meta_prover
 from .rewards import completion_text
 from .settings import resolve
 from .starts import Start, starting_points
@@ -115,12 +115,12 @@ class MRTTrainer(GRPOTrainer):
 
     def meta_prover(self, sampler, seed: int | None = None) -> MetaProver:
         """The meta-prover that the arguments describe, on a sampler of the live policy."""
-        return meta_prover(self.mrt_args, sampler, text_tokenizer(self), seed)
+        return build_meta_prover(self.mrt_args, sampler, seed)
 
     def measure(self, traces: list[Trace]) -> list[Measurement]:
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
         begin = time.perf_counter()
-        with live_sampler(self, scores=self.mrt_args.mrt_estimator == "likelihood") as sampler:
+        with live_sampler(self, scores=ESTIMATORS[self.mrt_args.mrt_estimator].needs_scores) as sampler:
             measurements = self.meta_prover(sampler).success_probabilities(traces)
         numbers = gather_object([replace(measurement, answers=()) for measurement in measurements])  # not the texts
         for name, value in step_metrics(numbers, time.perf_counter() - begin).items():

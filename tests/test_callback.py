@@ -66,7 +66,7 @@ def test_each_rank_measures_its_share_of_the_problems(tmp_path, tokenizer, monke
     monkeypatch.setattr("mrt_plugin.callback.roll_out", fake_roll_out)
     monkeypatch.setattr("mrt_plugin.callback.gather_object", lambda mine: gathered.extend(mine) or mine)
     next(c for c in trainer.callback_handler.callbacks if isinstance(c, MRTCallback)).measure()
-    assert [rollout.problem for rollout in gathered] == [1, 3]
+    assert [rollout.problem_id for rollout in gathered] == [1, 3]
 
 
 def test_measuring_regret_leaves_the_run_as_it_is(tmp_path, tokenizer):

@@ -5,8 +5,17 @@ from conftest import byte_fallback_tokenizer, byte_level_tokenizer, tiny_model
 from tokenizers import AddedToken
 
 from mrt_plugin.engines.policy import PolicySampler
-from mrt_plugin.engines.sampling import Prompt, SamplingSettings
-from mrt_plugin.meta_prover import TERMINATIONS, MetaProver, bare_answer
+from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
+from mrt_plugin.grading import Verdict
+from mrt_plugin.meta_prover import (
+    TERMINATIONS,
+    GoldLikelihood,
+    MetaProver,
+    SampledAnswers,
+    bare_answer,
+    check_termination,
+)
+from mrt_plugin.progress import progress
 from mrt_plugin.tokens import decode, tokenize
 from mrt_plugin.traces import Trace, opening_ids, segment, stop_after
 
@@ -15,16 +24,25 @@ FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works
 PROMPT = "<|user|>Find x.<|eos|><|assistant|><think>\n"
 
 
+SETTINGS = SamplingSettings(100, 0.7)
+
+
 class Sampler:
-    """Writes what a rule says, and remembers what it was asked."""
+    """Writes what a rule says, or nothing where it says `None`, and remembers what it was asked."""
+
+    max_length, scores = None, False
 
     def __init__(self, tokenizer, rule):
         self.tokenizer, self.rule, self.calls = tokenizer, rule, []
 
     def sample(self, prompts, n, settings):
         self.calls.append((prompts, n, settings))
-        texts = [decode(self.tokenizer, prompt.token_ids) for prompt in prompts]
-        return [[tokenize(self.tokenizer, answer) for answer in self.rule(text, n)] for text in texts]
+        groups = [self.rule(decode(self.tokenizer, prompt.token_ids), n) for prompt in prompts]
+        return [group and [self.completion(text, settings.max_new_tokens) for text in group] for group in groups]
+
+    def completion(self, text, most):
+        token_ids = tokenize(self.tokenizer, text)
+        return Completion(token_ids[:most], ended=len(token_ids) < most)
 
 
 @pytest.fixture
@@ -88,14 +106,14 @@ def test_success_probabilities_from_drawn_answers(tokenizer, trace):
         return ["So it is \\boxed{5}."] * right + ["I give up, \\boxed{4}."] * (n - right)
 
     sampler = Sampler(tokenizer, rule)
-    [measurement] = MetaProver(sampler, tokenizer, samples=4).success_probabilities([trace])
+    [measurement] = MetaProver(sampler, SampledAnswers(4, SETTINGS), "explain").success_probabilities([trace])
     assert measurement.success_probability.tolist() == [0.25, 0.25, 1.0]
     assert measurement.samples == 4
     lengths = [len(tokenize(tokenizer, text)) for text in ("So it is \\boxed{5}.", "I give up, \\boxed{4}.")]
     assert measurement.answer_tokens.tolist() == [(lengths[0] + 3 * lengths[1]) / 4] * 2 + [lengths[0]]
     assert measurement.tokens == 2 * (lengths[0] + 3 * lengths[1]) + 4 * lengths[0]
     [(prompts, n, settings)] = sampler.calls  # one call
-    assert (n, settings) == (4, SamplingSettings(4096, 0.7))
+    assert (n, settings) == (4, SETTINGS)
     suffixes = [decode(tokenizer, prompt.suffix) for prompt in prompts]
     assert suffixes == [TERMINATIONS["explain"]] * 2 + ["\n</think>"]
     kept = [*trace.cuts[:-1], trace.ends[-1]]  # the text that closes a whole trace brings its line break along
@@ -115,7 +133,7 @@ def test_the_explain_text_is_the_papers():
 @pytest.mark.parametrize("termination", ["answer", "\nEnough.\n</think>\n\\boxed{"])
 def test_other_terminations_follow_every_prefix_and_open_the_box(tokenizer, trace, termination):
     sampler = Sampler(tokenizer, lambda text, n: ["5}."] * n)
-    [measurement] = MetaProver(sampler, tokenizer, termination, samples=2).success_probabilities([trace])
+    [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), termination).success_probabilities([trace])
     assert measurement.success_probability.tolist() == [1.0, 1.0, 1.0]
     [(prompts, *_)] = sampler.calls
     stop = TERMINATIONS.get(termination, termination)
@@ -129,7 +147,7 @@ def test_rollouts_of_a_problem_share_what_they_share(tokenizer, trace):
     cuts = [*trace.cuts[:2], trace.cuts[1] + 2]
     other = Trace(trace.token_ids[: trace.cuts[1]] + [5, 6], cuts, "5", [*trace.ends[:2], cuts[2]])
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
-    left, right = MetaProver(sampler, tokenizer, "answer", samples=3).success_probabilities([trace, other])
+    left, right = MetaProver(sampler, SampledAnswers(3, SETTINGS), "answer").success_probabilities([trace, other])
     assert len(sampler.calls[0][0]) == 4  # two shared prefixes, two whole traces
     assert right.success_probability.tolist() == left.success_probability.tolist()
     assert (left.tokens, right.tokens) == (3 * 3 * left.answer_tokens[0], 3 * right.answer_tokens[0])
@@ -137,24 +155,50 @@ def test_rollouts_of_a_problem_share_what_they_share(tokenizer, trace):
 
 def test_an_unparseable_gold_is_unknown_and_a_timeout_does_not_count(tokenizer, trace, monkeypatch):
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
-    [unknown] = MetaProver(sampler, tokenizer, "answer", samples=2).success_probabilities(
+    [unknown] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities(
         [Trace(trace.token_ids, trace.cuts, "")]
     )
     assert np.isnan(unknown.success_probability).all()
 
-    from mrt_plugin.grading import Outcome
-
-    outcomes = [Outcome.RIGHT, Outcome.TIMED_OUT, Outcome.WRONG, Outcome.TIMED_OUT]
-    monkeypatch.setattr("mrt_plugin.meta_prover.grade", lambda answers, golds: outcomes[: len(answers)])
+    verdicts = [Verdict.RIGHT, Verdict.TIMED_OUT, Verdict.WRONG, Verdict.TIMED_OUT]
+    monkeypatch.setattr("mrt_plugin.meta_prover.grade", lambda answers, golds: verdicts[: len(answers)])
     start = Trace(trace.token_ids[: trace.cuts[0]], trace.cuts[:1], "5")
-    [measurement] = MetaProver(sampler, tokenizer, "answer", samples=4).success_probabilities([start])
+    [measurement] = MetaProver(sampler, SampledAnswers(4, SETTINGS), "answer").success_probabilities([start])
     assert measurement.success_probability.tolist() == [0.5]
     assert measurement.timeouts == 2
 
 
+def test_where_there_is_no_room_for_an_answer_nothing_is_known_and_nobody_is_punished(tokenizer, trace):
+    """An empty group of answers, as engines used to give, would have been J = 0: a loss of 1 in the last episode."""
+    sampler = Sampler(tokenizer, lambda text, n: None if "works" in text else ["5}"] * n)
+    [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities([trace])
+    answer = len(tokenize(tokenizer, "5}"))
+    np.testing.assert_equal(measurement.success_probability, [1.0, 1.0, np.nan])
+    np.testing.assert_equal(measurement.answer_tokens, [answer, answer, np.nan])
+    assert (measurement.unanswered, measurement.tokens, measurement.answers[2]) == (1, 4 * answer, ())
+    np.testing.assert_equal(progress(measurement.success_probability), [0.0, np.nan])  # which is no credit
+    assert progress([1.0, 1.0, 0.0]).tolist() == [0.0, -1.0]
+
+
+def test_an_answer_that_was_cut_is_not_kept_whatever_its_length(tokenizer, trace):
+    class Cutting(Sampler):
+        def completion(self, text, most):
+            return Completion(tokenize(tokenizer, text), ended="ends" in text)
+
+    sampler = Cutting(tokenizer, lambda text, n: ["5} goes on", "5} ends"])
+    [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities([trace])
+    assert [measurement.right_answer(j).rpartition("}")[2] for j in range(3)] == [" ends"] * 3
+
+
+def test_likelihood_needs_a_sampler_that_scores(tokenizer):
+    sampler = Sampler(tokenizer, None)
+    with pytest.raises(ValueError, match="likelihood needs log-probabilities, which Sampler does not give"):
+        MetaProver(sampler, GoldLikelihood(), "answer")
+
+
 def test_no_traces_no_call(tokenizer):
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
-    assert MetaProver(sampler, tokenizer).success_probabilities([]) == []
+    assert MetaProver(sampler, SampledAnswers(4, SETTINGS), "answer").success_probabilities([]) == []
 
 
 def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer, trace):
@@ -164,9 +208,9 @@ def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer
     target = tokenize(tokenizer, "5}")
     prompt = Prompt(trace.token_ids, trace.cuts[0], tokenize(tokenizer, TERMINATIONS["answer"]))
     _make_likely(model, prompt.token_ids, target)
-    [likelihood] = MetaProver(sampler, tokenizer, "answer", "likelihood").success_probabilities([trace])
+    [likelihood] = MetaProver(sampler, GoldLikelihood(), "answer").success_probabilities([trace])
     [draws] = sampler.sample([prompt], 4000, SamplingSettings(len(target), seed=0))
-    share = np.mean([draw[: len(target)] == target for draw in draws])
+    share = np.mean([draw.token_ids == target for draw in draws])
     assert 0.2 < share < 0.8
     assert likelihood.success_probability[0] == pytest.approx(share, abs=0.03)
     assert likelihood.samples == 0
@@ -176,7 +220,7 @@ def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer
 def test_likelihood_of_an_unparseable_gold_is_unknown(tokenizer, model, trace):
     sampler = PolicySampler(model, tokenizer)
     unknown = Trace(trace.token_ids, trace.cuts, "")
-    measured = MetaProver(sampler, tokenizer, "answer", "likelihood").success_probabilities([unknown, trace])
+    measured = MetaProver(sampler, GoldLikelihood(), "answer").success_probabilities([unknown, trace])
     assert [np.isnan(m.success_probability).all() for m in measured] == [True, False]
 
 
@@ -194,15 +238,15 @@ def _make_likely(model, token_ids, target):
         optimizer.step()
 
 
-def test_likelihood_needs_a_termination_that_ends_at_the_answer(tokenizer):
+def test_likelihood_needs_a_termination_that_ends_at_the_answer():
     with pytest.raises(ValueError, match="mrt_termination: answer"):
-        MetaProver(None, tokenizer, "explain", "likelihood")
+        check_termination("explain", "likelihood")
 
 
 @pytest.mark.parametrize("termination", ["anwser", ""])
-def test_a_termination_has_to_end_the_thinking(tokenizer, termination):
+def test_a_termination_has_to_end_the_thinking(termination):
     with pytest.raises(ValueError, match="</think>"):
-        MetaProver(None, tokenizer, termination)
+        check_termination(termination)
 
 
 def test_sentencepiece_like_tokens_are_kept_as_they_are():

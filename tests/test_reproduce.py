@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mrt_plugin.credit import dense_credit
+from mrt_plugin.engines.sampling import Completion
 from mrt_plugin.episodes import episode_spans
 
 
@@ -176,10 +177,10 @@ def test_tokens_of_training_count_branches_and_prefixes(tmp_path):
 def test_tokens_of_a_builder_are_those_of_all_its_calls(tmp_path):
     class Sampler:
         def sample(self, prompts, n, settings):
-            return [[[7] * len(prompt)] * n for prompt in prompts]
+            return [[Completion([7] * len(prompt), ended=True)] * n for prompt in prompts] + [None]
 
     sampler = count_tokens.counting(Sampler(), tmp_path / "tokens")
-    assert sampler.sample([[1], [1, 2]], 2, None) == [[[7], [7]], [[7, 7], [7, 7]]]
+    assert [len(group) for group in sampler.sample([[1], [1, 2]], 2, None)[:2]] == [2, 2]
     sampler.sample([[1, 2, 3]], 1, None)
     assert (tmp_path / "tokens").read_text() == "9"
 

@@ -5,7 +5,7 @@ import pytest
 
 from mrt_plugin import MRTArguments, mrt_accuracy, mrt_length_penalty, mrt_progress
 from mrt_plugin.credit import rewards_for
-from mrt_plugin.grading import Outcome
+from mrt_plugin.grading import Verdict
 
 
 RIGHT, WRONG, NONE = "Hm.\n</think>\n\\boxed{5}", "Hm.\n</think>\n\\boxed{4}", "Hm.\n</think>\nNo idea."
@@ -23,8 +23,8 @@ def test_accuracy(wrap):
 
 def test_accuracy_skips_what_cannot_be_judged(monkeypatch):
     assert mrt_accuracy([RIGHT], [""]) == [None]
-    outcomes = [Outcome.TIMED_OUT, Outcome.RIGHT, Outcome.NO_ANSWER]
-    monkeypatch.setattr("mrt_plugin.rewards.grade", lambda answers, golds: outcomes)
+    verdicts = [Verdict.TIMED_OUT, Verdict.RIGHT, Verdict.NO_ANSWER]
+    monkeypatch.setattr("mrt_plugin.rewards.grade", lambda answers, golds: verdicts)
     logged = {}
     assert mrt_accuracy([RIGHT] * 3, ["5"] * 3, log_metric=logged.__setitem__) == [None, 1.0, 0.0]
     assert logged == {"rewards/mrt_accuracy/timeouts": 1.0}

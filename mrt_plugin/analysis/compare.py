@@ -47,7 +47,7 @@ def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[s
                 after.name: f"{new.mean():.{digits}f}",
                 "difference": f"{difference.mean:+.{digits}f}",
                 "95% interval": f"[{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]",
-                "": verdict(*sorted([better * difference.low, better * difference.high]), nothing=0.0),
+                "": significance(*sorted([better * difference.low, better * difference.high]), nothing=0.0),
             }
         )
     if votes > 1:
@@ -59,7 +59,7 @@ def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[s
                 "measure": f"times fewer tokens for maj@k of {target:.3f}",
                 "difference": f"{ratio.mean:.2f}",
                 "95% interval": f"[{ratio.low:.2f}, {ratio.high:.2f}]",
-                "": verdict(ratio.low, ratio.high, nothing=1.0),
+                "": significance(ratio.low, ratio.high, nothing=1.0),
             }
         )
     return rows
@@ -94,7 +94,7 @@ def _tokens_to(target: float, tokens: Sequence[float], accuracy: Sequence[float]
     return float(tokens[first - 1] + share * (tokens[first] - tokens[first - 1]))
 
 
-def verdict(low: float, high: float, nothing: float) -> str:
+def significance(low: float, high: float, nothing: float) -> str:
     """What an interval says, where more is better."""
     if np.isnan(low):
         return "one problem: no interval"

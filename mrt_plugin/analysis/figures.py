@@ -16,6 +16,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ..meta_prover import ESTIMATORS
 from ..progress import majority_curve, pass_at, progress
 from .runs import Run, estimate, standard_error
 
@@ -88,9 +89,10 @@ def draw_episodes(runs: Sequence[Run], figure) -> None:
     number of episodes; beside it, pass@k of k answers without any thinking.
     """
     for run, axes in zip(runs, figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], strict=True):
-        counts = Counter(len(rollout.prefix_votes) - 1 for rollout in run.rollouts)
+        answered = [rollout for rollout in run.rollouts if all(rollout.prefix_votes)]
+        counts = Counter(len(rollout.prefix_votes) - 1 for rollout in answered)
         episodes = max((count for count in counts if count > 0), key=counts.get)
-        traces = [rollout for rollout in run.rollouts if len(rollout.prefix_votes) - 1 == episodes]
+        traces = [rollout for rollout in answered if len(rollout.prefix_votes) - 1 == episodes]
         samples = len(traces[0].prefix_votes[0])
         votes = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
         shades = plt.get_cmap(SHADES)(np.linspace(0, 1, episodes + 1))
@@ -117,7 +119,8 @@ def draw_episodes(runs: Sequence[Run], figure) -> None:
 def draw_progress(runs: Sequence[Run], figure) -> None:
     """How much each episode added to the chance of success: share of the episodes by their progress."""
     axes = figure.subplots()
-    steps = runs[0].settings["mrt_samples"] if runs[0].settings["mrt_estimator"] == "sample" else 10
+    drawn = ESTIMATORS[runs[0].settings["mrt_estimator"]].draws_answers
+    steps = runs[0].settings["mrt_samples"] if drawn else 10
     edges = (np.arange(-steps, steps + 2) - 0.5) / steps  # J is a multiple of 1 / samples
     for run, look in _looks(runs):
         gains = np.concatenate([progress(r.success_probability) for r in run.rollouts])
@@ -180,8 +183,7 @@ def _legend(axes) -> None:
 
 
 def _have_votes(runs: Sequence[Run]) -> bool:
-    drawn = all(run.has_regret and run.settings["mrt_estimator"] == "sample" for run in runs)
-    return drawn and all(any(len(r.prefix_votes) > 1 for r in run.rollouts) for run in runs)
+    return all(any(len(r.prefix_votes) > 1 and all(r.prefix_votes) for r in run.rollouts) for run in runs)
 
 
 FIGURES: dict[str, tuple[Callable, Callable[[Sequence[Run]], bool]]] = {

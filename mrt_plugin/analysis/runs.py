@@ -1,18 +1,17 @@
 r"""Folders of `mrt evaluate` -> what was measured, one number for each problem, with intervals over problems."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_origin
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from scipy.stats import bootstrap
 
-from ..jobs.store import stored_outcome
+from ..jobs.store import read_store
 from ..progress import majority_curve
 from ..rollouts import Rollout, curve, regret_at
 from .streams import MEASURED_EVERY
@@ -24,6 +23,21 @@ RESAMPLES = 2000
 BENCHMARK = ("dataset_name", "dataset_config", "dataset_mixture", "dataset_train_split")
 BUDGET = ("max_completion_length", "regret", "extensions", "extension_tokens")
 PROVER = ("mrt_episodes", "mrt_termination", "mrt_estimator", "mrt_answer_tokens", "mrt_answer_temperature")
+
+
+def _arrow_type(annotation) -> pa.DataType:
+    """Of the field of a dataclass; any may be null."""
+    kind, *_ = get_args(annotation) or [annotation]
+    if get_origin(annotation) is list:
+        return pa.list_(_arrow_type(kind))
+    return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[kind]
+
+
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("problem_id", "problem", "solution", "completion")]
+    + [(field.name, _arrow_type(field.type)) for field in fields(Rollout) if field.name != "problem_id"]
+)
+"""Columns of a stored rollout: its texts, and the fields of [`~mrt_plugin.rollouts.Rollout`]."""
 
 
 @dataclass(frozen=True)
@@ -215,21 +229,17 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
         `ValueError`: If it holds no rollouts.
     """
     folder = Path(folder)
-    stored = folder / ".settings.json"
-    settings = json.loads(stored.read_bytes()) if stored.exists() else {}
-    names = ["problem_id", *(field.name for field in fields(Rollout) if field.name != "problem")]
+    stored = read_store(folder, [field.name for field in fields(Rollout)])
     problems: dict[str, list[Rollout]] = {}
-    if f"column {names[1]}" in settings:
-        for path in sorted((folder / "data").glob("train-*.parquet")):
-            for row in pq.read_table(path, columns=names).to_pylist():
-                known = {key: value for key, value in row.items() if value is not None}
-                problems.setdefault(row["problem_id"], []).append(Rollout(known.pop("problem_id"), **known))
+    for row in stored.rows:
+        known = {name: value for name, value in row.items() if value is not None}
+        problems.setdefault(row["problem_id"], []).append(Rollout(**known))
     if not problems:
         raise ValueError(
             f"{folder} holds no rollouts. Measure a model first: mrt evaluate --config RECIPE --output_dir {folder}"
         )
-    dropped = Counter(reason for reason in stored_outcome(folder).values() if reason is not None)
-    return Run(name or folder.name, settings, dict(sorted(problems.items())), dict(dropped))
+    dropped = Counter(reason for reason in stored.finished.values() if reason is not None)
+    return Run(name or folder.name, stored.settings, dict(sorted(problems.items())), dict(dropped))
 
 
 def results(run: Run, variant: str = "definition") -> dict:

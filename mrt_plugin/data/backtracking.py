@@ -24,15 +24,16 @@ import pyarrow as pa
 from trl import ModelConfig
 
 from ..arguments import MetaProverArguments, check_choices
-from ..engines.sampling import Prompt
+from ..engines.sampling import Prompt, Sampler
 from ..jobs.arguments import JobArguments
+from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
-from ..jobs.problems import Policy, Problem, usable
-from ..meta_prover import MetaProver, check_termination, meta_prover
+from ..jobs.problems import Problem
+from ..meta_prover import MetaProver, build_meta_prover
 from ..steps import backtrack, best_step, episodes_of, parse_steps, rise, star
-from ..tokens import token_boundaries, tokenize
+from ..tokens import token_boundaries
 from ..traces import trace_at
-from .attempts import Attempt, draw, success_probability
+from .attempts import Attempt, grade_attempts, success_probability
 
 
 TEXT = pa.string()
@@ -80,35 +81,40 @@ class Dropped:
 
 
 def build(
-    problems: Sequence[Problem], policy: Policy, seed: int, args: BacktrackingArguments, mrt_args: MetaProverArguments
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    seed: int,
+    args: BacktrackingArguments,
+    mrt_args: MetaProverArguments,
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Rows of backtracking search. The setting `scheme` says which; loss belongs on `completion` alone."""
     behind = 0  # tokens that follow an attempt, or a part of it
     if args.scheme == "backtrack":
         behind = args.max_completion_length
     elif args.scheme in FORCED:
-        stop = tokenize(policy.tokenizer, check_termination(mrt_args.mrt_termination))
-        behind = len(stop) + mrt_args.mrt_answer_tokens
-    prompts, outcome = usable(problems, policy, args.max_completion_length + behind)
-    drawn = draw(policy, list(prompts), [Prompt(ids) for ids in prompts.values()], args.num_generations, args, seed)
-    attempts = dict(zip(prompts, drawn, strict=True))
+        behind = answer_room(sampler.tokenizer, mrt_args)
+    drawn, finished = draw(problems, sampler, seed, args, behind)
+    prompts = {problem: prompt_ids for problem, (prompt_ids, _) in drawn.items()}
+    groups = [completions for _, completions in drawn.values()]
+    graded = grade_attempts(sampler.tokenizer, groups, [problem.solution for problem in drawn])
+    attempts = dict(zip(drawn, graded, strict=True))
     if args.scheme == "star":
         found = {problem: star_row(mine) for problem, mine in attempts.items()}
     elif args.scheme == "rise":
         found = {problem: rise_row(mine, problem.random(args.seed)) for problem, mine in attempts.items()}
     elif args.scheme == "backtrack":
-        found = backtrack_rows(attempts, prompts, policy, args, mrt_args.mrt_samples, seed + 1)
+        found = backtrack_rows(attempts, prompts, sampler, args, mrt_args.mrt_samples, seed + 1)
     else:
-        prover = meta_prover(mrt_args, policy.sampler, policy.tokenizer, seed + 1)
+        prover = build_meta_prover(mrt_args, sampler, seed + 1)
         found = (mrt_rows if args.scheme == "mrt" else rl_rows)(attempts, prompts, prover)
     rows = []
     for problem, row in found.items():
         if isinstance(row, Row):
-            row = sft_row(problem, row, policy.tokenizer, args.max_length)
-        outcome[problem.id] = row.why if isinstance(row, Dropped) else None
+            row = sft_row(problem, row, sampler.tokenizer, args.max_length)
+        finished[problem.id] = row.why if isinstance(row, Dropped) else None
         if not isinstance(row, Dropped):
             rows.append({"problem_id": problem.id, "problem": problem.text, "solution": problem.solution, **row})
-    return rows, outcome
+    return rows, finished
 
 
 def star_row(attempts: Sequence[Attempt]) -> Row | Dropped:
@@ -125,7 +131,7 @@ def rise_row(attempts: Sequence[Attempt], generator) -> Row | Dropped:
 
 
 def backtrack_rows(
-    attempts: dict[Problem, list[Attempt]], prompts: dict, policy: Policy, args, samples: int, seed: int
+    attempts: dict[Problem, list[Attempt]], prompts: dict, sampler: Sampler, args, samples: int, seed: int
 ) -> dict[Problem, Row | Dropped]:
     """Each problem's first failed attempt with usable steps, rolled out from every step's prefix in one call."""
     found, chosen, branches = {}, {}, []
@@ -139,11 +145,12 @@ def backtrack_rows(
         attempt, solution = chosen[problem] = usable_ones[0]
         trace = [*prompts[problem], *attempt.token_ids]
         ends = [0, *(step.end for step in solution.steps[:-1])]
-        cuts = [0, *token_boundaries(policy.tokenizer, attempt.token_ids, ends, straddling=False)[1:]]
+        cuts = [0, *token_boundaries(sampler.tokenizer, attempt.token_ids, ends, straddling=False)[1:]]
         branches += [(problem, Prompt(trace, len(prompts[problem]) + cut)) for cut in cuts]
-    drawn = draw(policy, [problem for problem, _ in branches], [prompt for _, prompt in branches], samples, args, seed)
+    drawn = sampler.sample([prompt for _, prompt in branches], samples, rollout_settings(args, seed))
+    graded = grade_attempts(sampler.tokenizer, drawn, [problem.solution for problem, _ in branches])
     rollouts: dict[Problem, list[list[Attempt]]] = {}
-    for (problem, _), group in zip(branches, drawn, strict=True):
+    for (problem, _), group in zip(branches, graded, strict=True):
         rollouts.setdefault(problem, []).append(group)
     for problem, (attempt, solution) in chosen.items():
         success = [success_probability(group) for group in rollouts[problem]]

@@ -11,9 +11,10 @@ import torch
 from transformers import DynamicCache, TopPLogitsWarper
 
 from .branching import Branches
-from .sampling import Prompt, SamplingSettings
+from .sampling import Completion, Prompt, SamplingSettings
 
 
+MAX_BATCH_TOKENS = 2**16
 SCORED = 2**22
 """Bound on the pairs of query and key, for each head, whose scores are held at once."""
 
@@ -51,7 +52,9 @@ class PolicySampler:
     ```
     """
 
-    def __init__(self, model, tokenizer, max_batch_tokens: int = 2**16):
+    scores = True
+
+    def __init__(self, model, tokenizer, max_batch_tokens: int = MAX_BATCH_TOKENS):
         config = model.config.get_text_config()
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         slides = window is not None and window < config.max_position_embeddings
@@ -75,7 +78,7 @@ class PolicySampler:
         )
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
+    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[Completion]]:
         """
         Writes `n` completions for each prompt.
 
@@ -88,10 +91,10 @@ class PolicySampler:
                 How to sample.
 
         Returns:
-            `list[list[list[int]]]`:
-                N lists of `n` completions, each a list of token ids up to and including the end-of-sequence token.
+            `list[list[Completion]]`:
+                N lists of `n` completions. One has ended where its last token is an end-of-sequence token.
         """
-        completions: list[list[list[int]]] = [[] for _ in prompts]
+        completions: list[list[Completion]] = [[] for _ in prompts]
         with _seeded(settings.seed, self.model.device):
             for batch, branches, input_ids, mask in self._batches(prompts, [()] * len(prompts), n, settings):
                 logits = branches.forward(input_ids, mask, logits_to_keep=1)[:, -1]
@@ -102,7 +105,7 @@ class PolicySampler:
                     completions[index] = [next(written) for _ in range(n)]
         return completions
 
-    def _write(self, branches: Branches, logits: torch.Tensor, settings: SamplingSettings) -> list[list[int]]:
+    def _write(self, branches: Branches, logits: torch.Tensor, settings: SamplingSettings) -> list[Completion]:
         """Continues every row, token by token; rows that have ended leave the batch."""
         written: list[list[int]] = [[] for _ in logits]
         rows = torch.arange(len(logits), device=logits.device)
@@ -117,7 +120,7 @@ class PolicySampler:
                 rows, tokens = rows[goes_on], tokens[goes_on]
                 branches.select(goes_on.nonzero()[:, 0])
             logits = branches.forward(tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.bool), 1)[:, -1]
-        return written
+        return [Completion(token_ids, token_ids[-1] in self.eos_token_ids) for token_ids in written]
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], targets: Sequence[Sequence[int]]) -> list[float]:

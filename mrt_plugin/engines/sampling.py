@@ -1,9 +1,9 @@
 r"""One seam between the method and the engine that writes text: prompts of token ids in, [`Completion`]s out.
 
-A sampler is anything with the method `sample(prompts, n, settings)`. A [`Prompt`] is a cut-off trace and a suffix,
-so that an engine can see which prompts share their beginning, and tokens are appended, never made anew. Samplers are
-in [`~mrt_plugin.engines.policy`] (a model in this process), [`~mrt_plugin.engines.load`] (vLLM, a server) and
-[`~mrt_plugin.engines.rollouts`] (the trainer's vLLM).
+A [`Prompt`] is a cut-off trace and a suffix, so that an engine can see which prompts share their beginning, and tokens
+are appended, never made anew. [`Sampler`]s are a model in this process ([`~mrt_plugin.engines.policy`]), vLLM
+([`~mrt_plugin.engines.vllm`]), a server ([`~mrt_plugin.engines.server`]) and the trainer's vLLM
+([`~mrt_plugin.engines.rollouts`]).
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ class Prompt:
     def length(self) -> int:
         """In tokens."""
         return len(self.trace[: self.cut]) + len(self.suffix)
+
+    def fits(self, max_length: int | None) -> bool:
+        """Whether a context of so many tokens, where that is known, has room for at least one more behind it."""
+        return max_length is None or self.length < max_length
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ class Sampler(Protocol):
 
 class SamplingError(Exception):
     """
-    An engine gave no answer to some prompts of a call, after all its retries.
+    An engine failed on some prompts of a call, after all its retries. Another call may succeed, which it cannot where
+    there is no room: those prompts get `None`.
 
     Args:
         failed (`dict[int, str]`):

@@ -14,13 +14,17 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-_KEY = b"mrt_plugin"  # in a file's metadata: the settings' fingerprint and the outcome of the batch
+_KEY = (
+    b"mrt_plugin"  # in a file's metadata: the settings' fingerprint and, as `outcome`, the batch's finished problems
+)
 
 
 class RowStore:
@@ -54,7 +58,9 @@ class RowStore:
     ...         store.write([{"problem_id": "p1", "success": 0.5}], {"p1": None, "p2": "no answer"})
     ...     with RowStore(folder, schema, {"samples": 4}) as store:
     ...         store.finished()
+    ...     read_store(Path(folder), ["success"]).rows
     {'p1': None, 'p2': 'no answer'}
+    [{'success': 0.5}]
 
     ```
     """
@@ -67,7 +73,7 @@ class RowStore:
         self.schema = schema
         self.settings = json.loads(json.dumps(settings | columns))
         self._data = self.folder / "data"
-        self._outcome = {}
+        self._finished = {}
         self._rows = 0
         self._data.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder / ".lock")
@@ -95,16 +101,16 @@ class RowStore:
             `dict[str, str | None]`:
                 For each problem in a finished file, `None` if its rows were kept, else why it was dropped.
         """
-        return dict(self._outcome)
+        return dict(self._finished)
 
-    def write(self, rows: list[dict], outcome: dict[str, str | None]) -> None:
+    def write(self, rows: list[dict], finished: dict[str, str | None]) -> None:
         """
         Adds a batch of problems: all of it, or, after an error or a kill, nothing.
 
         Args:
             rows (`list[dict]`):
                 Rows of the problems that are kept, with the columns of the schema.
-            outcome (`dict[str, str | None]`):
+            finished (`dict[str, str | None]`):
                 For each problem of the batch, `None` if its rows are kept, else why it is dropped.
 
         Raises:
@@ -113,20 +119,20 @@ class RowStore:
         """
         if self._lock.closed:
             raise ValueError(f"{self.folder} is closed; open a new store to write to it.")
-        path = self._data / f"{'train' if rows else '.dropped'}-{_digest(sorted(outcome))}.parquet"
-        self._refuse_doubled(outcome, path)
+        path = self._data / f"{'train' if rows else '.dropped'}-{_digest(sorted(finished))}.parquet"
+        self._refuse_doubled(finished, path)
         for row in rows:
             if row.keys() != set(self.schema.names):
                 raise ValueError(f"A row needs the columns {self.schema.names}, but it has {list(row)}.")
-        kept = {problem for problem, reason in outcome.items() if reason is None}
+        kept = {problem for problem, reason in finished.items() if reason is None}
         if wrong := kept ^ {row["problem_id"] for row in rows}:
-            raise ValueError(f"Problems {_some(wrong)} are kept (outcome None) without rows, or have rows without it.")
-        record = json.dumps({"settings": _digest(self.settings), "outcome": outcome})
+            raise ValueError(f"Problems {_some(wrong)} are kept (None) without rows, or have rows without it.")
+        record = json.dumps({"settings": _digest(self.settings), "outcome": finished})
         schema = self.schema.with_metadata({**(self.schema.metadata or {}), _KEY: record})
         content = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), content)
         _place(path, content.getvalue())
-        self._outcome.update(outcome)  # visible from here on, even if the sync fails
+        self._finished.update(finished)  # visible from here on, even if the sync fails
         self._rows += len(rows)
         _sync(self._data)
 
@@ -141,10 +147,10 @@ class RowStore:
             description (`str`):
                 What the rows are, in Markdown.
         """
-        dropped = Counter(reason for reason in self._outcome.values() if reason is not None)
+        dropped = Counter(reason for reason in self._finished.values() if reason is not None)
         counts = {
-            "problems": len(self._outcome),
-            "problems kept": len(self._outcome) - dropped.total(),
+            "problems": len(self._finished),
+            "problems kept": len(self._finished) - dropped.total(),
             **{f"dropped: {_code(reason)}": count for reason, count in dropped.most_common()},
             "rows": self._rows,
         }
@@ -192,20 +198,37 @@ class RowStore:
             if record.get("settings") != fingerprint:
                 raise ValueError(f"{path} was not built with the settings in {stored}. Move it out of the folder.")
             self._refuse_doubled(record["outcome"], path)
-            self._outcome.update(record["outcome"])
+            self._finished.update(record["outcome"])
             self._rows += footer.num_rows
 
-    def _refuse_doubled(self, outcome: dict[str, str | None], path: Path) -> None:
-        if doubled := outcome.keys() & self._outcome.keys():
+    def _refuse_doubled(self, finished: dict[str, str | None], path: Path) -> None:
+        if doubled := finished.keys() & self._finished.keys():
             raise ValueError(f"{path}: problems {_some(doubled)} are finished already, in another file.")
 
 
-def stored_outcome(folder: Path) -> dict[str, str | None]:
-    """What became of each finished problem, as [`RowStore.finished`] gives it, without opening a store."""
-    outcome = {}
+class Stored(NamedTuple):
+    """What a store holds: its settings, its rows, and its problems as [`RowStore.finished`] gives them."""
+
+    settings: dict
+    rows: list[dict]
+    finished: dict[str, str | None]
+
+
+def read_store(folder: Path, columns: Sequence[str]) -> Stored:
+    """
+    Reads a folder that a [`RowStore`] has filled, as in its example, without its lock. A folder that lacks one of the
+    columns, or that no store has filled, has no rows.
+    """
+    stored = folder / ".settings.json"
+    settings = json.loads(stored.read_bytes()) if stored.exists() else {}
+    if any(f"column {name}" not in settings for name in columns):
+        return Stored(settings, [], {})
+    rows, finished = [], {}
     for path in sorted((folder / "data").glob("*.parquet")):
-        outcome |= json.loads(pq.read_metadata(path).metadata[_KEY])["outcome"]
-    return outcome
+        table = pq.read_table(path, columns=list(columns))
+        rows += table.to_pylist()
+        finished |= json.loads(table.schema.metadata[_KEY])["outcome"]
+    return Stored(settings, rows, finished)
 
 
 def _locked(path: Path):
