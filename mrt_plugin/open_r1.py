@@ -22,10 +22,10 @@ from .datasets import check_splits
 from .launch import REWARDS, check_sft_columns, imported_reward
 from .settings import resolve
 from .trainer import MRTTrainer
-from .upstream.version import TRL_1
+from .upstream.version import FITS_OPEN_R1
 
 
-if TRL_1:
+if not FITS_OPEN_R1:
     raise ImportError(
         f"Open-R1 pins trl==0.18.0; this is {trl.__version__}. Install its versions (mrt-plugin[open-r1]), or launch "
         "with --upstream trl, which needs no Open-R1."

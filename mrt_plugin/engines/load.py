@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 
-from ..upstream.version import TRL_1
+from ..upstream.model import DTYPE
 from .policy import PolicySampler
 from .sampling import Sampler
 from .server import ServerSampler
@@ -35,7 +35,7 @@ def load_sampler(kind: str, model_args: ModelConfig, tokenizer, server_url: str)
         `ImportError`: If the engine is not installed; it names the extra.
     """
     model, revision = model_args.model_name_or_path, model_args.model_revision
-    dtype = (model_args.dtype if TRL_1 else model_args.torch_dtype) or "auto"
+    dtype = getattr(model_args, DTYPE) or "auto"
     if kind == "auto":
         kind = "vllm" if find_spec("vllm") else "transformers"
     for package, extra in {"vllm": "vllm", "server": "openai"}.items():
@@ -49,6 +49,6 @@ def load_sampler(kind: str, model_args: ModelConfig, tokenizer, server_url: str)
         model,
         revision=revision,
         attn_implementation=model_args.attn_implementation,
-        **{"dtype" if TRL_1 else "torch_dtype": dtype},
+        **{DTYPE: dtype},
     )
     return PolicySampler(policy.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
