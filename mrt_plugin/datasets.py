@@ -6,7 +6,6 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from trl import ScriptArguments
 
 from .arguments import check_known
-from .upstream.version import TRL_1
 
 
 @dataclass
@@ -34,8 +33,8 @@ def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tup
     if script_args.dataset_mixture:
         splits = load_mixture(script_args.dataset_mixture)
     elif script_args.dataset_name:
-        streaming = {"streaming": script_args.dataset_streaming} if TRL_1 else {}
-        splits = _load(script_args.dataset_name, name=script_args.dataset_config, **streaming)
+        streaming = getattr(script_args, "dataset_streaming", False)  # a field that trl 0.18 does not have
+        splits = _load(script_args.dataset_name, name=script_args.dataset_config, streaming=streaming)
     else:
         raise ValueError("No data: set dataset_name to a data set of the Hub or to a local folder.")
     return check_splits(splits, script_args, prompt_column, wants_eval)

@@ -10,7 +10,7 @@ from test_trainer import ScriptedSampler, build, scripted, step_inputs  # noqa: 
 
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.rollouts import RolloutEngine, live_sampler, rollout_engine
-from mrt_plugin.engines.sampling import Prompt, SamplingSettings
+from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
 from mrt_plugin.tokens import tokenize
 from mrt_plugin.upstream.version import TRL_1
 
@@ -18,6 +18,17 @@ from mrt_plugin.upstream.version import TRL_1
 DENSE = {"mrt_credit": "dense", "mrt_samples": 2, "mrt_answer_tokens": 6, "mrt_answer_temperature": 0.0}
 GREEDY = SamplingSettings(max_new_tokens=6, temperature=0.0)
 TRACE = "Find x.<think>\nTry x = 2.\n\nNot 5.\n\nHm.\n\nWait, try x = 5.\n\nit works.\n\n"
+
+
+def completions(drawn, tokenizer):
+    """What a sampler in this process gives, where that still is lists of token ids."""
+    return [
+        [
+            given if isinstance(given, Completion) else Completion(given, given[-1] == tokenizer.eos_token_id)
+            for given in group
+        ]
+        for group in drawn
+    ]
 
 
 class Engine:
@@ -32,7 +43,8 @@ class Engine:
     def write(self, prompts, n, temperature, top_p, max_tokens):
         self.calls.append((prompts, n, max_tokens))
         settings = SamplingSettings(max_tokens, temperature, top_p)
-        return self.sampler(self.trainer.model, self.tokenizer).sample([Prompt(ids) for ids in prompts], n, settings)
+        sampler = self.sampler(self.trainer.model, self.tokenizer)
+        return completions(sampler.sample([Prompt(ids) for ids in prompts], n, settings), self.tokenizer)
 
 
 class Engine18(Engine):
@@ -45,8 +57,13 @@ class Engine18(Engine):
         names = ("n", "temperature", "top_p", "max_tokens")
         drawn = self.write(ids, *(sampling[name] for name in names))
         if served:
-            return [token_ids for group in drawn for token_ids in group]
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids) for ids in group]) for group in drawn]
+            return [completion.token_ids for group in drawn for completion in group]
+        return [SimpleNamespace(outputs=[self.output(completion) for completion in group]) for group in drawn]
+
+    def output(self, completion):
+        return SimpleNamespace(
+            token_ids=tuple(completion.token_ids), finish_reason="stop" if completion.ended else "length"
+        )
 
 
 class Engine1(Engine):
@@ -61,7 +78,7 @@ class Engine1(Engine):
         asked = prompts[::num_generations]
         assert prompts == [ids for ids in asked for _ in range(num_generations)]
         drawn = self.write(asked, num_generations, self.temperature, self.top_p, self.max_completion_length)
-        return prompts, [token_ids for group in drawn for token_ids in group], None, None
+        return prompts, [completion.token_ids for group in drawn for completion in group], None, None
 
     def sync_weights(self):
         self.calls.append("weights")
@@ -105,7 +122,12 @@ def branches(tokenizer):
 def test_one_call_with_current_weights_writes_what_the_policy_does(attached, tokenizer, branches):
     trainer, engine = attached()
     sampler = RolloutEngine(trainer)
-    expected = PolicySampler(trainer.model, tokenizer).sample(branches, 2, GREEDY)
+    expected = completions(PolicySampler(trainer.model, tokenizer).sample(branches, 2, GREEDY), tokenizer)
+    assert (sampler.tokenizer, sampler.scores, sampler.max_length) == (
+        tokenizer,
+        False,
+        512 if TRL_1 or trainer.args.vllm_mode == "colocate" else None,
+    )
     assert sampler.sample(branches, 2, GREEDY) == expected
     asked = ([prompt.token_ids for prompt in branches], 1, 6)  # vLLM writes one greedy completion of each
     assert engine.calls == ["weights", asked]
@@ -116,6 +138,28 @@ def test_one_call_with_current_weights_writes_what_the_policy_does(attached, tok
         assert (engine.temperature, engine.max_completion_length, engine.generation_kwargs) == (0.9, 40, {"seed": 1})
 
 
+@pytest.mark.parametrize("ends_by", ["tokenizer", "generation_config"])
+def test_the_end_of_a_sequence_is_seen_where_it_is_the_last_token_allowed(attached, branches, monkeypatch, ends_by):
+    """A sampler that writes two tokens, the second of which ends every other completion."""
+    trainer, engine = attached()
+    eos = engine.tokenizer.eos_token_id
+    if ends_by == "generation_config":
+        eos = 7
+        trainer.model.generation_config.eos_token_id = [engine.tokenizer.eos_token_id, eos]
+
+    class Writes:
+        def __init__(self, *_):
+            pass
+
+        def sample(self, prompts, n, settings):
+            return [[Completion([8, eos], True), Completion([8, 8], False)] for _ in prompts]
+
+    engine.sampler = Writes
+    drawn = RolloutEngine(trainer).sample(branches, 2, SamplingSettings(2))
+    assert drawn == [[Completion([8, eos], True), Completion([8, 8], False)]] * 3
+
+
+@pytest.mark.xfail(strict=True, reason="the meta-prover still reads lists of token ids")
 def test_a_step_measures_on_the_engine(attached, tokenizer, scripted):  # noqa: F811
     trainer, engine = attached(mrt_samples=4, mrt_answer_temperature=1.0)
     in_process = step_inputs(trainer)["advantages"]
@@ -157,9 +201,8 @@ def test_answers_end_with_the_context(attached, branches, caplog):
     assert not caplog.text
     sampler.max_length = max(lengths)
     first, second, third = sampler.sample(branches, 2, GREEDY)
-    assert third == [[], []]
-    assert all(first)
-    assert all(second)
+    assert third is None
+    assert all(completion.token_ids for completion in [*first, *second])
     assert "no room for an answer behind 1 of 3 prompts" in caplog.text
 
 
@@ -188,16 +231,14 @@ def _dealt_out():
 
     def complete(trainer, prompt_ids, n, settings):
         asked.extend(prompt_ids)
-        return [[ids[:1]] * n for ids in prompt_ids]
+        return [[Completion(ids[:1], ended=False)] * n for ids in prompt_ids]
 
-    module._complete = module._complete_18 = complete
-    module._context_length = lambda trainer: None
-    trainer = SimpleNamespace(
-        accelerator=state, state=SimpleNamespace(global_step=3), _last_loaded_step=3, args=SimpleNamespace()
-    )
+    module.complete = complete
+    module.context_length = module.sync_weights = module.text_tokenizer = lambda trainer: None
+    trainer = SimpleNamespace(accelerator=state, args=SimpleNamespace())
     mine = [[], [1, 2, 3, 4], [5]][state.process_index]
     drawn = module.RolloutEngine(trainer).sample([Prompt([token, 9]) for token in mine], 2, GREEDY)
-    assert drawn == [[[token], [token]] for token in mine]
+    assert drawn == [[Completion([token], ended=False)] * 2 for token in mine]
     assert [ids[0] for ids in asked] == [[1, 2], [3, 4], [5, 5]][state.process_index]  # the last one fills up
 
 

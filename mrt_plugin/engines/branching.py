@@ -15,6 +15,8 @@ from contextvars import ContextVar
 import torch
 from transformers import AttentionInterface, DynamicCache
 
+from ..upstream.model import cache_argument
+
 
 ATTENTION = "mrt_branches"
 
@@ -38,7 +40,7 @@ class Branches:
 
     def __init__(self, model, traces: KeysValues, trace: torch.Tensor, cut: torch.Tensor):
         self.model, self.traces, self.trace, self.cut = model, traces, trace, cut
-        self.tails = DynamicCache()
+        self.tails, self.cache = DynamicCache(), cache_argument(model)
         self.tail_mask = torch.zeros(len(trace), 0, dtype=torch.bool, device=trace.device)
         self._arrange()
 
@@ -82,9 +84,9 @@ class Branches:
             return self.model(
                 input_ids=input_ids,
                 position_ids=positions[:, -input_ids.shape[1] :],
-                past_key_values=self.tails,
                 use_cache=True,
                 logits_to_keep=logits_to_keep,
+                **{self.cache: self.tails},
             ).logits
 
     def select(self, rows: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 
-from ..upstream.version import TRL_1
+from ..upstream.model import DTYPE
 from .policy import PolicySampler
 from .sampling import Sampler
 from .server import ServerSampler
@@ -18,7 +18,7 @@ def _in_process(args, model_args: ModelConfig, tokenizer) -> PolicySampler:
         model_args.model_name_or_path,
         revision=model_args.model_revision,
         attn_implementation=model_args.attn_implementation,
-        **{"dtype" if TRL_1 else "torch_dtype": _dtype(model_args)},
+        **{DTYPE: _dtype(model_args)},
     )
     policy = policy.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return PolicySampler(policy, tokenizer, args.max_batch_tokens)
@@ -36,7 +36,7 @@ def _server(args, model_args: ModelConfig, tokenizer) -> ServerSampler:
 
 
 def _dtype(model_args: ModelConfig) -> str:
-    return (model_args.dtype if TRL_1 else model_args.torch_dtype) or "auto"
+    return getattr(model_args, DTYPE) or "auto"
 
 
 ENGINES = {"vllm": (_vllm, "vllm"), "transformers": (_in_process, "transformers"), "server": (_server, "openai")}

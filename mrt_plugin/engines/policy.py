@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from transformers import DynamicCache, TopPLogitsWarper
 
+from ..upstream.model import cache_argument
 from .branching import Branches
 from .sampling import Completion, Prompt, SamplingSettings
 
@@ -189,12 +190,8 @@ class PolicySampler:
         input_ids, _ = self._pad([[*head, *[None] * (width - len(head))] for head in heads])
         # Without a mask: no token sees the padding, which is on its right, and branches are cut before it. Logits of
         # all tokens would dwarf the rest.
-        cache = self.model(
-            input_ids=input_ids,
-            past_key_values=DynamicCache(),
-            use_cache=True,
-            logits_to_keep=1,
-        ).past_key_values
+        name = cache_argument(self.model)
+        cache = self.model(input_ids=input_ids, use_cache=True, logits_to_keep=1, **{name: DynamicCache()})[name]
         return [(layer[0], layer[1]) for layer in cache]
 
     def _pad(self, rows: list[list[int | None]]) -> tuple[torch.Tensor, torch.Tensor]:
