@@ -9,6 +9,7 @@ from typing import Literal, get_args, get_origin
 from trl import GRPOConfig
 
 from .credit import CREDITS
+from .meta_prover import ESTIMATORS
 
 
 @dataclass
@@ -45,11 +46,11 @@ class MetaProverArguments:
             "think in tags, ends in \\boxed{."
         },
     )
-    mrt_estimator: Literal["sample", "likelihood"] = field(
+    mrt_estimator: str = field(
         default="sample",
         metadata={
-            "help": "'sample' (the paper's): J is the share of drawn answers that are right. 'likelihood' (ours): J "
-            "is the probability of the gold answer, from one forward pass; the termination must end in \\boxed{."
+            "help": "How J is estimated. "
+            + " ".join(f"'{name}': {estimator.summary}" for name, estimator in ESTIMATORS.items())
         },
     )
     mrt_answer_tokens: int = field(
@@ -67,7 +68,7 @@ class MetaProverArguments:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.mrt_answer_temperature < 0:
             raise ValueError(f"mrt_answer_temperature must not be negative, got {self.mrt_answer_temperature}.")
-        check_choices(self, MetaProverArguments)
+        check_known("mrt_estimator", [self.mrt_estimator], ESTIMATORS)
         if hasattr(super(), "__post_init__"):  # of the configuration that these fields are added to
             super().__post_init__()
 

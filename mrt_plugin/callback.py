@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from .engines.policy import PolicySampler
 from .engines.sampling import SamplingSettings
-from .meta_prover import Measurement
+from .meta_prover import Measurement, build_meta_prover
 from .progress import progress
 from .rollouts import regret_at, roll_out
 from .upstream.trainer import generating_policy, text_tokenizer
@@ -29,9 +29,10 @@ def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[st
 
     Returns:
         `dict[str, float]`:
-            `mrt/branch_tokens`, `mrt/branch_seconds`, `mrt/grader_timeouts`; for traces `mrt/progress_mean` (of an
-            episode), `mrt/episodes_mean` (of a trace) and `mrt/success_probability/episode_<j>` (over the traces that
-            have one); for prefixes to start from `mrt/prefix_success`.
+            `mrt/branch_tokens`, `mrt/branch_seconds`, `mrt/grader_timeouts`, `mrt/unanswered_prefixes`; for traces
+            `mrt/progress_mean` (of an episode), `mrt/episodes_mean` (of a trace) and
+            `mrt/success_probability/episode_<j>` (over the traces that have one); for prefixes to start from
+            `mrt/prefix_success`.
 
     Example:
     ```python
@@ -46,6 +47,7 @@ def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[st
         "mrt/branch_tokens": float(sum(measurement.tokens for measurement in measurements)),
         "mrt/branch_seconds": seconds,
         "mrt/grader_timeouts": float(sum(measurement.timeouts for measurement in measurements)),
+        "mrt/unanswered_prefixes": float(sum(measurement.unanswered for measurement in measurements)),
     }
     if not any(len(curve) > 1 for curve in curves):  # prefixes to start from, not traces
         return metrics | {"mrt/prefix_success": _mean([curve[0] for curve in curves])}
@@ -83,9 +85,9 @@ class MRTCallback(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         every = self.trainer.mrt_args.mrt_regret_steps
         if every and state.global_step % every == 0:
-            self.trainer._metrics["train"]["mrt/regret"].append(self.measure())
+            self.trainer._metrics["train"]["mrt/regret"].append(self.measure_regret())
 
-    def measure(self) -> float:
+    def measure_regret(self) -> float:
         """Mean normalised regret of the live policy; each rank takes its share of the problems."""
         trainer, mrt = self.trainer, self.trainer.mrt_args
         total = min(mrt.mrt_regret_problems, len(trainer.eval_dataset))
@@ -95,7 +97,7 @@ class MRTCallback(TrainerCallback):
             trainer.args.max_completion_length, trainer.args.temperature, trainer.args.top_p, seed=trainer.args.seed
         )
         with generating_policy(trainer) as policy:
-            meta_prover = trainer.meta_prover(PolicySampler(policy, text_tokenizer(trainer)), seed=trainer.args.seed)
+            meta_prover = build_meta_prover(mrt, PolicySampler(policy, text_tokenizer(trainer)), trainer.args.seed)
             prompts = trainer.bare_prompt_ids(rows)
             rollouts = roll_out(
                 meta_prover, prompts, [row["solution"] for row in rows], settings, episodes=mrt.mrt_episodes

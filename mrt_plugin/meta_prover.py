@@ -103,6 +103,7 @@ class SampledAnswers:
     samples: int
     settings: SamplingSettings
 
+    summary = "(the paper's) the share of drawn answers that are right."
     name, needs_scores, needs_box, draws_answers = "sample", False, False, True
 
     @classmethod
@@ -137,6 +138,7 @@ class GoldLikelihood:
     noise, no decoding, but it only knows one way to write the answer.
     """
 
+    summary = "(ours) the probability of the gold answer, in one pass; the termination must end in \\boxed{."
     samples = 0
     name, needs_scores, needs_box, draws_answers = "likelihood", True, True, False
 

@@ -13,7 +13,8 @@ from .credit import CREDITS, Credit
 from .episodes import CLOSE
 from .meta_prover import check_termination
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
-from .upstream.version import TRL_1
+from .upstream.trainer import fsdp_is_on
+from .upstream.vllm import takes_token_ids
 
 
 REFUSED = {  # fact of a credit: what it does, and for each field whether a value is fine, and what another one does
@@ -178,6 +179,8 @@ def check_prefix(settings: Settings, args) -> None:
                 "of a new trace are found between tags. Set mrt_prefix: dataset, mrt_credit: mixed or termination, "
                 "and mrt_regret_steps: 0."
             )
+        if fsdp_is_on(args):
+            raise ValueError("The meta-prover cannot generate from FSDP shards; use DDP or DeepSpeed.")
         if not args.ds3_gather_for_generation:
             raise ValueError("The meta-prover generates on each rank by itself; set ds3_gather_for_generation: true.")
     if prefix == "online" or regret:
@@ -194,8 +197,7 @@ def check_prefix(settings: Settings, args) -> None:
         raise ValueError(
             f"mrt_credit: {credit.name} on bare problems: {credit.needs_prefix}. Set mrt_prefix: online or dataset."
         )
-    in_process = (args.vllm_mode, args.vllm_tensor_parallel_size) == ("colocate", 1)
-    if prefix != "none" and args.use_vllm and not TRL_1 and not in_process:
+    if prefix != "none" and args.use_vllm and not takes_token_ids(args):
         raise ValueError(
             f"mrt_prefix: {prefix} gives vLLM prompts in token ids, which trl 0.18 can only do in process and without "
             "tensor parallelism. Set vllm_mode: colocate and vllm_tensor_parallel_size: 1, or use the current trl."

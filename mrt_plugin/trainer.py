@@ -24,11 +24,12 @@ from .callback import MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
 from .grading_pool import warm_up
-from .meta_prover import ESTIMATORS, Measurement, MetaProver, build_meta_prover
+from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from .rewards import completion_text
 from .settings import resolve
 from .starts import Start, starting_points
 from .traces import Trace, opening_ids, segment
+from .upstream.contract import Contract
 from .upstream.trainer import GRPOTrainer, text_tokenizer
 
 
@@ -103,6 +104,7 @@ class MRTTrainer(GRPOTrainer):
         self._in_progress = StepInProgress()
         if self.settings.grades:
             warm_up()
+        contract = Contract(self.credit.active, self.settings.grades, self.credit.per_token)
         super().__init__(model, self.settings.reward_funcs, args, **kwargs)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
@@ -110,18 +112,13 @@ class MRTTrainer(GRPOTrainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, MRTCallback):
                 callback.bind(self)
-        if self.is_fsdp_enabled and (self.credit.active or self.mrt_args.mrt_regret_steps):
-            raise ValueError("The meta-prover cannot generate from FSDP shards; use DDP or DeepSpeed.")
-
-    def meta_prover(self, sampler, seed: int | None = None) -> MetaProver:
-        """The meta-prover that the arguments describe, on a sampler of the live policy."""
-        return build_meta_prover(self.mrt_args, sampler, seed)
+        contract.watch(self)
 
     def measure(self, traces: list[Trace]) -> list[Measurement]:
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
         begin = time.perf_counter()
         with live_sampler(self, scores=ESTIMATORS[self.mrt_args.mrt_estimator].needs_scores) as sampler:
-            measurements = self.meta_prover(sampler).success_probabilities(traces)
+            measurements = build_meta_prover(self.mrt_args, sampler).success_probabilities(traces)
         numbers = gather_object([replace(measurement, answers=()) for measurement in measurements])  # not the texts
         for name, value in step_metrics(numbers, time.perf_counter() - begin).items():
             self._metrics["train"][name].append(value)
