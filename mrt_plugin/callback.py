@@ -22,10 +22,8 @@ def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[st
     Metrics of one training step.
 
     Args:
-        measurements (`Sequence[Measurement]`):
-            What the meta-prover did, on all ranks.
-        seconds (`float`):
-            How long it took.
+        measurements (`Sequence[Measurement]`): What the meta-prover did, on all ranks.
+        seconds (`float`): How long it took.
 
     Returns:
         `dict[str, float]`:

@@ -25,8 +25,7 @@ class Step:
     What credit sees of a training step: the B rows of all ranks, of which `group_size` neighbours form a group.
 
     Args:
-        outcome (`np.ndarray` of shape (B,)):
-            GRPO's advantages: the rewards, normalised within each group.
+        outcome (`np.ndarray` of shape (B,)): GRPO's advantages: the rewards, normalised within each group.
         rewards (`np.ndarray` of shape (B,)):
             The weighted sum of the rewards; NaN where every function skipped the row.
         success (`Sequence[np.ndarray]` of length B):
@@ -35,14 +34,10 @@ class Step:
         credit_ends (`Sequence[Sequence[int]]` of length B):
             Where the thinking begins and where its episodes 1, ..., G end, in completion tokens; empty for a mode that
             does not measure episodes.
-        width (`int`):
-            Tokens T of the padded completions.
-        group_size (`int`):
-            Rollouts in a group.
-        alpha (`float`):
-            `mrt_alpha`, the weight of progress.
-        horizon (`float`):
-            `mrt_horizon`, in mean lengths of an episode.
+        width (`int`): Tokens T of the padded completions.
+        group_size (`int`): Rollouts in a group.
+        alpha (`float`): `mrt_alpha`, the weight of progress.
+        horizon (`float`): `mrt_horizon`, in mean lengths of an episode.
     """
 
     outcome: np.ndarray
@@ -61,23 +56,19 @@ class Credit:
     A credit mode.
 
     Args:
-        name (`str`):
-            Its name in `mrt_credit`.
-        summary (`str`):
-            What it does, for the help text.
+        name (`str`): Its name in `mrt_credit`.
+        summary (`str`): What it does, for the help text.
         advantages (`Callable[[Step], np.ndarray]`, *optional*):
             The advantages of a step, (B,) or, with `per_token`, (B, T). Without it, the mode is plain GRPO.
         measures (`str`, *optional*, defaults to `"nothing"`):
             Where J is measured: of the `prefix` that a row goes on from, after its `episodes`, or `nothing`.
-        per_token (`bool`, *optional*, defaults to `False`):
-            Whether each token gets its own advantage.
+        per_token (`bool`, *optional*, defaults to `False`): Whether each token gets its own advantage.
         mixes_groups (`bool`, *optional*, defaults to `False`):
             Whether half of each group is forced to stop at the prefix, and the other half earns `mrt_progress` as a
             reward beside the outcome.
         outcome_alone (`bool`, *optional*, defaults to `False`):
             Whether the reward has to be the outcome in [0, 1] and nothing else, since J is subtracted from it.
-        needs_prefix (`str`, *optional*):
-            Why it makes no sense on bare problems, if it does not.
+        needs_prefix (`str`, *optional*): Why it makes no sense on bare problems, if it does not.
     """
 
     name: str
@@ -175,10 +166,8 @@ def token_progress(
             For each of B rows, where the thinking begins and where its episodes 1, ..., G end, in completion tokens.
         success (`Sequence[np.ndarray]`):
             For each row, J after 0, ..., G episodes. Progress to or from an unknown J (NaN) counts as 0.
-        width (`int`):
-            Tokens T of the padded completions.
-        horizon (`float`):
-            How far ahead a token's progress looks, in tokens.
+        width (`int`): Tokens T of the padded completions.
+        horizon (`float`): How far ahead a token's progress looks, in tokens.
 
     Returns:
         `np.ndarray` of shape (B, T)

@@ -31,8 +31,7 @@ def grade(answers: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
         answers (`Sequence[str]`):
             N texts, each with an answer in `\boxed{}` or in math after the word "answer". Only the last `MAX_CHARS`
             characters of each are looked at.
-        golds (`Sequence[str]`):
-            N gold answers, LaTeX or plain.
+        golds (`Sequence[str]`): N gold answers, LaTeX or plain.
 
     Returns:
         `list[Verdict]`:

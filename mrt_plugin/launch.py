@@ -28,12 +28,9 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
     it pins, else on `main`.
 
     Args:
-        task (`str`):
-            `grpo` or `sft`.
-        dataclass_types (`tuple` of `type`), main (`Callable`):
-            Arguments and main of our launcher.
-        arguments (`list[str]`, *optional*):
-            The command line; that of the process if not given.
+        task (`str`): `grpo` or `sft`.
+        dataclass_types (`tuple` of `type`), main (`Callable`): Arguments and main of our launcher.
+        arguments (`list[str]`, *optional*): The command line; that of the process if not given.
 
     Raises:
         `ValueError`: If the recipe cannot work; it names the recipe.

@@ -50,17 +50,13 @@ class Measurement:
             be graded (an unparseable gold, or nothing but time-outs).
         answer_tokens (`np.ndarray` of shape (G + 1,)):
             Mean length of the answers, in tokens; NaN where there was no room for one.
-        samples (`int`):
-            Answers drawn after each prefix; 0 where they were scored and not drawn.
+        samples (`int`): Answers drawn after each prefix; 0 where they were scored and not drawn.
         tokens (`int`):
             Tokens that were spent on this trace: those drawn, or those scored. Prefixes that several traces of a
             call share count for the first of them, here and below.
-        timeouts (`int`):
-            Answers that the grader ran out of time over; they do not count in J.
-        answers (`tuple[tuple[Answer, ...], ...]` of length G + 1):
-            The drawn answers; none where answers were scored.
-        unanswered (`int`):
-            Prefixes after which there was no room for an answer.
+        timeouts (`int`): Answers that the grader ran out of time over; they do not count in J.
+        answers (`tuple[tuple[Answer, ...], ...]` of length G + 1): The drawn answers; none where answers were scored.
+        unanswered (`int`): Prefixes after which there was no room for an answer.
     """
 
     success_probability: np.ndarray
@@ -94,8 +90,7 @@ class SampledAnswers:
     The paper's estimator: J is the share of drawn answers that are right.
 
     Args:
-        samples (`int`):
-            Answers to draw after each prefix.
+        samples (`int`): Answers to draw after each prefix.
         settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
             How to draw them. The paper's analysis: 4096 tokens, temperature 0.7, top-p 1.
     """
@@ -218,7 +213,7 @@ class MetaProver:
         prompts: dict[tuple, tuple[Prompt, str]] = {}
         for trace in traces:
             keys.append([])
-            for j in range(len(trace.cuts)):
+            for j in range(len(trace.prefix_ends)):
                 text = self._suffix(whole or 0 < j == trace.episodes)
                 cut, suffix = stop_after(self.tokenizer, trace, j, text)
                 key = (tuple(trace.token_ids[:cut]), tuple(suffix), trace.solution)

@@ -17,8 +17,7 @@ def progress(success_probability: Sequence[float]) -> np.ndarray:
     What each episode added to the chance of success (Definition 6.1): `J_j - J_{j-1}`.
 
     Args:
-        success_probability (`Sequence[float]` of shape (G + 1,)):
-            J after 0, ..., G episodes.
+        success_probability (`Sequence[float]` of shape (G + 1,)): J after 0, ..., G episodes.
 
     Returns:
         `np.ndarray` of shape (G,):
@@ -39,8 +38,7 @@ def cumulative_regret(success_probability: Sequence[float], oracle: float | Sequ
     Cumulative regret against a comparator (Definition 4.1): `sum_j oracle_j - J_j` over the episodes 1, ..., G.
 
     Args:
-        success_probability (`Sequence[float]` of shape (G + 1,)):
-            J after 0, ..., G episodes.
+        success_probability (`Sequence[float]` of shape (G + 1,)): J after 0, ..., G episodes.
         oracle (`float` or `Sequence[float]` of shape (G,), *optional*, defaults to `1.0`):
             Success probability of the comparator after each episode.
 
@@ -63,12 +61,10 @@ def normalized_regret(success_probability: Sequence[float], tokens: Sequence[flo
     last value where the trace ends before it.
 
     Args:
-        success_probability (`Sequence[float]` of shape (N,)):
-            J at each measured prefix.
+        success_probability (`Sequence[float]` of shape (N,)): J at each measured prefix.
         tokens (`Sequence[float]` of shape (N,)):
             Tokens spent there, ascending: those of the prefix and those of the answer.
-        token_budget (`float`):
-            Budget C_0, in tokens.
+        token_budget (`float`): Budget C_0, in tokens.
 
     Returns:
         `float`:
@@ -132,8 +128,7 @@ def majority_curve(answers: Sequence[Hashable], gold: Hashable) -> np.ndarray:
     Args:
         answers (`Sequence[Hashable]` of length K):
             Answers, equal where they mean the same; `None` is no answer and has no vote.
-        gold (`Hashable`):
-            The right one.
+        gold (`Hashable`): The right one.
 
     Returns:
         `np.ndarray` of shape (K,):

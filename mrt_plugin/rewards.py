@@ -41,15 +41,12 @@ def mrt_accuracy(
     `</think>`; a thinking that was cut has none.
 
     Args:
-        completions (`list[str]` or `list[list[dict]]`):
-            Completions.
-        solution (`list[str]`):
-            Gold answers, in LaTeX or plain.
+        completions (`list[str]` or `list[list[dict]]`): Completions.
+        solution (`list[str]`): Gold answers, in LaTeX or plain.
         thinking_opened (`list[bool]`, *optional*):
             Whether the prompt already ends in `<think>`, so that a completion without `</think>` was cut. Given by
             [`~mrt_plugin.MRTTrainer`]; without it, only a completion that holds `<think>` itself is known to be cut.
-        log_metric (`callable`, *optional*):
-            Given by TRL's trainer, to log the number of time-outs.
+        log_metric (`callable`, *optional*): Given by TRL's trainer, to log the number of time-outs.
 
     Returns:
         `list[float | None]`:
@@ -88,17 +85,13 @@ def mrt_progress(
     prefix, J is one constant, and GRPO's group mean cancels it.
 
     Args:
-        completions (`list[str]` or `list[list[dict]]`):
-            Completions, with the prefix that they continue.
-        solution (`list[str]`):
-            Gold answers.
-        prefix_success (`list[float]`):
-            J of each row's prefix: a column of the data set, or given by `MRTTrainer`.
+        completions (`list[str]` or `list[list[dict]]`): Completions, with the prefix that they continue.
+        solution (`list[str]`): Gold answers.
+        prefix_success (`list[float]`): J of each row's prefix: a column of the data set, or given by `MRTTrainer`.
         continues (`list[bool]`, *optional*):
             Whether the row thinks on after its prefix; a row that is forced to stop makes no progress. Given by
             `MRTTrainer`.
-        thinking_opened (`list[bool]`, *optional*):
-            As in [`mrt_accuracy`].
+        thinking_opened (`list[bool]`, *optional*): As in [`mrt_accuracy`].
 
     Returns:
         `list[float | None]`:
@@ -147,16 +140,11 @@ def mrt_length_penalty(
     the same prompt.
 
     Args:
-        prompts (`list`):
-            Prompts; neighbours with the same prompt form a group.
-        completions (`list[str]` or `list[list[dict]]`):
-            Completions.
-        completion_ids (`list[list[int]]`):
-            Their token ids.
-        solution (`list[str]`):
-            Gold answers.
-        alpha (`float`, *optional*, defaults to `0.1`):
-            Weight of the penalty, in [0, 1).
+        prompts (`list`): Prompts; neighbours with the same prompt form a group.
+        completions (`list[str]` or `list[list[dict]]`): Completions.
+        completion_ids (`list[list[int]]`): Their token ids.
+        solution (`list[str]`): Gold answers.
+        alpha (`float`, *optional*, defaults to `0.1`): Weight of the penalty, in [0, 1).
 
     Returns:
         `list[float | None]`:

@@ -21,29 +21,24 @@ class Rollout:
     ([`~mrt_plugin.analysis.runs.SCHEMA`]).
 
     Args:
-        problem_id (`int` or `str`):
-            Its problem.
+        problem_id (`int` or `str`): Its problem.
         success_probability (`list[float]`):
             J after 0, ..., G episodes, NaN where it is not known; empty if it was not measured.
         prefix_tokens (`list[float]`):
             Tokens spent there: completion tokens up to the prefix's end, and the mean length of the forced answers.
         extension_success, extension_tokens (`list[float]`):
             The same after 2, 4, ... extensions of the thinking by budget forcing.
-        prompt_tokens (`int`):
-            Length of the prompt, in tokens.
+        prompt_tokens (`int`): Length of the prompt, in tokens.
         prefix_votes (`list[list[int | None]]`):
             What the forced answers after each prefix vote for, as in [`~mrt_plugin.analysis.votes.votes`].
-        answer_tokens (`list[float]`):
-            Their mean length, in tokens; NaN where there are none.
+        answer_tokens (`list[float]`): Their mean length, in tokens; NaN where there are none.
         stream, attempt (`int`):
             Which of the problem's streams, and which attempt of it, where one stream makes several.
-        tokens (`int`):
-            Length of the completion, in tokens.
+        tokens (`int`): Length of the completion, in tokens.
         right, ended, timed_out (`bool`):
             Whether its own answer is right, whether the completion came to an end by itself, and whether the grader
             ran out of time, so that the answer does not count as right.
-        vote (`int`, *optional*):
-            What its own answer votes for.
+        vote (`int`, *optional*): What its own answer votes for.
     """
 
     problem_id: int | str
@@ -76,14 +71,11 @@ def roll_out(
     Args:
         meta_prover ([`~mrt_plugin.meta_prover.MetaProver`]):
             The policy, as it answers when forced to; its sampler also draws the rollouts.
-        prompts (`Sequence[Sequence[int]]`):
-            Token ids of N prompts.
-        solutions (`Sequence[str]`):
-            Their gold answers.
+        prompts (`Sequence[Sequence[int]]`): Token ids of N prompts.
+        solutions (`Sequence[str]`): Their gold answers.
         settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
             How to draw the rollouts.
-        episodes (`int`):
-            Most episodes to tell apart in a trace.
+        episodes (`int`): Most episodes to tell apart in a trace.
 
     Returns:
         `list[Rollout]`:
@@ -108,7 +100,7 @@ def spent_tokens(trace: Trace, measurement: Measurement, prompt_tokens: int) -> 
     What it takes to answer after each prefix: tokens written up to there, and the mean length of the answers. Where
     there was no room for one, the former alone: the curve holds the last known J there.
     """
-    return (np.array(trace.cuts) - prompt_tokens + np.nan_to_num(measurement.answer_tokens)).tolist()
+    return (np.array(trace.prefix_ends) - prompt_tokens + np.nan_to_num(measurement.answer_tokens)).tolist()
 
 
 def regret_at(
@@ -118,10 +110,8 @@ def regret_at(
     Normalised regret at a budget: the mean over problems of the mean over their traces.
 
     Args:
-        rollouts (`Sequence[Rollout]`):
-            Measured rollouts.
-        token_budget (`float`):
-            Budget C_0, in tokens.
+        rollouts (`Sequence[Rollout]`): Measured rollouts.
+        token_budget (`float`): Budget C_0, in tokens.
         extensions (`int`, *optional*, defaults to `0`):
             How many of the points measured by budget forcing belong to the curves: those beyond the trained budget.
         variant (`str`, *optional*, defaults to `"definition"`):

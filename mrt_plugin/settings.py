@@ -58,14 +58,12 @@ class Settings:
     What a trainer's arguments come to.
 
     Args:
-        mrt (`MRTArguments`):
-            The fields of ours.
+        mrt (`MRTArguments`): The fields of ours.
         credit ([`~mrt_plugin.credit.Credit`]):
             The credit mode, with `auto` resolved.
         reward_funcs (`list`), reward_weights (`list[float]`, *optional*):
             Reward functions of the trainer and their weights.
-        asked (`list[str]`):
-            Names of the reward functions that were asked for.
+        asked (`list[str]`): Names of the reward functions that were asked for.
     """
 
     mrt: MRTArguments
@@ -90,12 +88,10 @@ def resolve(reward_funcs: list, args, given: dict) -> Settings:
     What a trainer's arguments come to.
 
     Args:
-        reward_funcs (`list`):
-            Reward functions.
+        reward_funcs (`list`): Reward functions.
         args ([`~mrt_plugin.MRTConfig`] or [`~trl.GRPOConfig`]):
             Arguments of the trainer. A plain [`~trl.GRPOConfig`] has the defaults of [`~mrt_plugin.MRTArguments`].
-        given (`dict`):
-            What else the trainer is given: the data set, tools, ...
+        given (`dict`): What else the trainer is given: the data set, tools, ...
 
     Raises:
         `ValueError`: If the arguments cannot work together; it says which, why, and what to do.

@@ -28,10 +28,8 @@ class Start:
     Args:
         token_ids (`list[int]`):
             Thinking that it continues and, if it is forced to stop, the text that makes it: context, never a target.
-        success (`float`):
-            J of the prefix; NaN where it is not measured.
-        continues (`bool`):
-            Whether it thinks on.
+        success (`float`): J of the prefix; NaN where it is not measured.
+        continues (`bool`): Whether it thinks on.
     """
 
     token_ids: list[int]
@@ -54,8 +52,7 @@ def starting_points(trainer, inputs: list[dict]) -> list[Start]:
     Args:
         trainer ([`~mrt_plugin.MRTTrainer`]):
             Its arguments say where prefixes come from.
-        inputs (`list[dict]`):
-            The B rows of this rank.
+        inputs (`list[dict]`): The B rows of this rank.
 
     Returns:
         `list[Start]` of length B.

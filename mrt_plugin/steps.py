@@ -83,8 +83,7 @@ def parse_steps(text: str) -> Steps:
     `Steps.problems`.
 
     Args:
-        text (`str`):
-            Text that the policy wrote.
+        text (`str`): Text that the policy wrote.
 
     Returns:
         [`Steps`]:
@@ -158,33 +157,6 @@ def backtrack_text(step: int) -> str:
     return GO_BACK.format(step=step) if step else START_OVER
 
 
-def parse_backtrack(text: str) -> int | None:
-    r"""
-    The step that `backtrack_text` was given; `None` for any other text. White space around the sentence is ignored.
-
-    ```python
-    >>> parse_backtrack("\n\n" + backtrack_text(12) + "\n\n"), parse_backtrack("Let me go back to Node 12.")
-    (12, None)
-
-    ```
-    """
-    sentence = re.fullmatch(_SENTENCE, text.strip())
-    return int(sentence["step"] or 0) if sentence else None
-
-
-def star(correct: str) -> tuple[str, str]:
-    """
-    A row of the scheme `star`, rejection sampling: a correct trace, all of it trained.
-
-    ```python
-    >>> star("Node 1: x = 3")
-    ('', 'Node 1: x = 3')
-
-    ```
-    """
-    return "", correct
-
-
 def rise(failed: Sequence[str], correct: str) -> tuple[str, str]:
     r"""
     A row of the scheme `rise`: failed attempts, then a new one that is correct.
@@ -193,10 +165,8 @@ def rise(failed: Sequence[str], correct: str) -> tuple[str, str]:
     prefix with them nor names a step to go back to.
 
     Args:
-        failed (`Sequence[str]`):
-            Failed attempts at the same problem, at least one.
-        correct (`str`):
-            Correct attempt, from the bare problem.
+        failed (`Sequence[str]`): Failed attempts at the same problem, at least one.
+        correct (`str`): Correct attempt, from the bare problem.
 
     Returns:
         `tuple[str, str]`:
@@ -226,12 +196,10 @@ def backtrack(failed: str, steps: Steps, step: int, continuation: str) -> tuple[
     A row of the scheme `backtrack` (MRT): a failed attempt, the step to go back to, and the correct path from there.
 
     Args:
-        failed (`str`):
-            The failed attempt, of n steps.
+        failed (`str`): The failed attempt, of n steps.
         steps ([`Steps`]):
             `parse_steps(failed)`.
-        step (`int`):
-            The last step that stands, in 0..n - 1: `best_step`.
+        step (`int`): The last step that stands, in 0..n - 1: `best_step`.
         continuation (`str`):
             What was written after the prefix that ends with `step`, and is correct. The shared prefix is not repeated.
 
@@ -272,8 +240,7 @@ def episodes_of(text: str) -> tuple[str, str, str] | None:
     The three episodes of a response that backtracks once (the paper's Fig. 13).
 
     Args:
-        text (`str`):
-            Response of the policy, or context and suffix of `backtrack` in one.
+        text (`str`): Response of the policy, or context and suffix of `backtrack` in one.
 
     Returns:
         `tuple[str, str, str]` or `None`:
@@ -284,8 +251,8 @@ def episodes_of(text: str) -> tuple[str, str, str] | None:
     Example:
     ```python
     >>> attempt, back, corrected = episodes_of(f"Node 1: x = 2\n\n{backtrack_text(0)}\n\nNode 1: x = 3")
-    >>> attempt, parse_backtrack(back), corrected
-    ('Node 1: x = 2', 0, 'Node 1: x = 3')
+    >>> attempt, back.strip() == backtrack_text(0), corrected
+    ('Node 1: x = 2', True, 'Node 1: x = 3')
 
     ```
     """

@@ -22,10 +22,8 @@ def token_boundaries(
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Tokenizer to decode with.
-        token_ids (`Sequence[int]`):
-            T token ids. Special tokens decode to nothing.
-        offsets (`Sequence[int]`):
-            Ascending offsets into `decode(tokenizer, token_ids)`, in characters.
+        token_ids (`Sequence[int]`): T token ids. Special tokens decode to nothing.
+        offsets (`Sequence[int]`): Ascending offsets into `decode(tokenizer, token_ids)`, in characters.
         straddling (`bool`, *optional*, defaults to `True`):
             Whether a token that begins before an offset and ends behind it counts as before.
 

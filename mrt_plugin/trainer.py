@@ -42,8 +42,7 @@ class StepInProgress:
     What the hooks of one step hand to each other.
 
     Args:
-        starts (`list[Start]`):
-            Where its rows start; empty where they start at the bare problem.
+        starts (`list[Start]`): Where its rows start; empty where they start at the bare problem.
         prompt_ids (`list[list[int]]`, *optional*):
             Prompts as they are given to the policy; a `rollout_func` does without.
         rewards (`torch.Tensor` of shape (B, F), *optional*):
@@ -218,7 +217,9 @@ class MRTTrainer(GRPOTrainer):
         for row, measurement in zip(thinks, self.measure([traces[row] for row in thinks]), strict=True):
             success[row] = measurement.success_probability
         lengths = output["prompt_mask"].sum(-1).tolist()
-        return success, [[end - length for end in trace.ends] for trace, length in zip(traces, lengths, strict=True)]
+        return success, [
+            [end - length for end in trace.credit_ends] for trace, length in zip(traces, lengths, strict=True)
+        ]
 
 
 def _prepend(head: str, completion: str | list[dict]):

@@ -53,31 +53,32 @@ def trace(tokenizer):
 
 def test_segment_cuts_the_sampled_tokens(tokenizer, trace):
     assert trace.episodes == 2
-    texts = [decode(tokenizer, trace.token_ids[:cut]) for cut in trace.cuts]
+    texts = [decode(tokenizer, trace.token_ids[:cut]) for cut in trace.prefix_ends]
     prompt = "<|user|>Find x.<|assistant|><think>\n"
     assert texts == [prompt, prompt + FIRST, prompt + FIRST + SECOND]
     completion_ids = tokenize(tokenizer, FIRST + SECOND + "</think>\n\n\\boxed{5}")
     prompt_ids = tokenize(tokenizer, PROMPT)
-    assert trace.token_ids == (prompt_ids + completion_ids)[: trace.cuts[-1]]
+    assert trace.token_ids == (prompt_ids + completion_ids)[: trace.prefix_ends[-1]]
 
 
 def test_credit_passes_to_the_next_episode_before_the_blank_line(tokenizer, trace):
     """The tokens that end a paragraph with or without a blank line decide whether to go on."""
     texts = [
-        decode(tokenizer, trace.token_ids[start:end]) for start, end in zip(trace.ends, trace.ends[1:], strict=False)
+        decode(tokenizer, trace.token_ids[start:end])
+        for start, end in zip(trace.credit_ends, trace.credit_ends[1:], strict=False)
     ]
     first, second = FIRST.rstrip(), SECOND.rstrip()
     assert first.startswith(texts[0])
     assert len(first) - len(texts[0]) <= 1  # the full stop goes with the line break where they are one token
     assert texts[0] + texts[1] == (FIRST + SECOND)[: len(texts[0] + texts[1])]
     assert (FIRST + second).startswith(texts[0] + texts[1])
-    assert trace.ends[0] == trace.cuts[0]
+    assert trace.credit_ends[0] == trace.prefix_ends[0]
 
 
 def test_segment_finds_an_opening_tag_that_the_model_wrote(tokenizer):
     prompt_ids = tokenize(tokenizer, "Find x.")
     trace = segment(tokenizer, prompt_ids, tokenize(tokenizer, "<think>\n" + FIRST + SECOND), "5", 6)
-    assert decode(tokenizer, trace.token_ids[: trace.cuts[0]]) == "Find x.<think>\n"
+    assert decode(tokenizer, trace.token_ids[: trace.prefix_ends[0]]) == "Find x.<think>\n"
     assert trace.episodes == 2
 
 
@@ -90,7 +91,7 @@ def test_segment_merges_down_to_the_number_of_episodes(tokenizer):
     text = "".join(f"Wait {i}.\n\na\n\nb\n\n" for i in range(9))
     trace = segment(tokenizer, tokenize(tokenizer, PROMPT), tokenize(tokenizer, text), "5", episodes=4)
     assert trace.episodes == 3
-    assert trace.cuts[-1] == len(trace.token_ids)
+    assert trace.prefix_ends[-1] == len(trace.token_ids)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,10 @@ def test_success_probabilities_from_drawn_answers(tokenizer, trace):
     assert (n, settings) == (4, SETTINGS)
     suffixes = [decode(tokenizer, prompt.suffix) for prompt in prompts]
     assert suffixes == [TERMINATIONS["explain"]] * 2 + ["\n</think>"]
-    kept = [*trace.cuts[:-1], trace.ends[-1]]  # the text that closes a whole trace brings its line break along
+    kept = [
+        *trace.prefix_ends[:-1],
+        trace.credit_ends[-1],
+    ]  # the text that closes a whole trace brings its line break along
     assert [prompt.cut for prompt in prompts] == kept
 
 
@@ -144,8 +148,8 @@ def test_other_terminations_follow_every_prefix_and_open_the_box(tokenizer, trac
 
 
 def test_rollouts_of_a_problem_share_what_they_share(tokenizer, trace):
-    cuts = [*trace.cuts[:2], trace.cuts[1] + 2]
-    other = Trace(trace.token_ids[: trace.cuts[1]] + [5, 6], cuts, "5", [*trace.ends[:2], cuts[2]])
+    cuts = [*trace.prefix_ends[:2], trace.prefix_ends[1] + 2]
+    other = Trace(trace.token_ids[: trace.prefix_ends[1]] + [5, 6], cuts, "5", [*trace.credit_ends[:2], cuts[2]])
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
     left, right = MetaProver(sampler, SampledAnswers(3, SETTINGS), "answer").success_probabilities([trace, other])
     assert len(sampler.calls[0][0]) == 4  # two shared prefixes, two whole traces
@@ -156,13 +160,13 @@ def test_rollouts_of_a_problem_share_what_they_share(tokenizer, trace):
 def test_an_unparseable_gold_is_unknown_and_a_timeout_does_not_count(tokenizer, trace, monkeypatch):
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
     [unknown] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities(
-        [Trace(trace.token_ids, trace.cuts, "")]
+        [Trace(trace.token_ids, trace.prefix_ends, "")]
     )
     assert np.isnan(unknown.success_probability).all()
 
     verdicts = [Verdict.RIGHT, Verdict.TIMED_OUT, Verdict.WRONG, Verdict.TIMED_OUT]
     monkeypatch.setattr("mrt_plugin.meta_prover.grade", lambda answers, golds: verdicts[: len(answers)])
-    start = Trace(trace.token_ids[: trace.cuts[0]], trace.cuts[:1], "5")
+    start = Trace(trace.token_ids[: trace.prefix_ends[0]], trace.prefix_ends[:1], "5")
     [measurement] = MetaProver(sampler, SampledAnswers(4, SETTINGS), "answer").success_probabilities([start])
     assert measurement.success_probability.tolist() == [0.5]
     assert measurement.timeouts == 2
@@ -206,7 +210,7 @@ def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer
     model = tiny_model(tokenizer, initializer_range=0.05)
     sampler = PolicySampler(model, tokenizer)
     target = tokenize(tokenizer, "5}")
-    prompt = Prompt(trace.token_ids, trace.cuts[0], tokenize(tokenizer, TERMINATIONS["answer"]))
+    prompt = Prompt(trace.token_ids, trace.prefix_ends[0], tokenize(tokenizer, TERMINATIONS["answer"]))
     _make_likely(model, prompt.token_ids, target)
     [likelihood] = MetaProver(sampler, GoldLikelihood(), "answer").success_probabilities([trace])
     [draws] = sampler.sample([prompt], 4000, SamplingSettings(len(target), seed=0))
@@ -219,7 +223,7 @@ def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer
 
 def test_likelihood_of_an_unparseable_gold_is_unknown(tokenizer, model, trace):
     sampler = PolicySampler(model, tokenizer)
-    unknown = Trace(trace.token_ids, trace.cuts, "")
+    unknown = Trace(trace.token_ids, trace.prefix_ends, "")
     measured = MetaProver(sampler, GoldLikelihood(), "answer").success_probabilities([unknown, trace])
     assert [np.isnan(m.success_probability).all() for m in measured] == [True, False]
 
@@ -253,8 +257,8 @@ def test_sentencepiece_like_tokens_are_kept_as_they_are():
     tokenizer = byte_fallback_tokenizer()
     completion_ids = tokenize(tokenizer, FIRST + SECOND)
     trace = segment(tokenizer, tokenize(tokenizer, "Find x.<think>\n"), completion_ids, "5", 6)
-    assert trace.token_ids[trace.cuts[0] :] == completion_ids
-    assert decode(tokenizer, trace.token_ids[trace.cuts[0] : trace.cuts[1]]) == FIRST
+    assert trace.token_ids[trace.prefix_ends[0] :] == completion_ids
+    assert decode(tokenizer, trace.token_ids[trace.prefix_ends[0] : trace.prefix_ends[1]]) == FIRST
 
 
 @pytest.mark.parametrize(
@@ -279,4 +283,4 @@ def test_a_stop_with_its_own_line_break_loses_no_character():
     for j, text in enumerate(["", FIRST.rstrip(), (FIRST + SECOND).rstrip()]):
         cut, suffix = stop_after(joined, trace, j, "\nEnough.")
         assert decode(joined, [*trace.token_ids[:cut], *suffix]).endswith(f"<think>\n{text}\nEnough.")
-    assert stop_after(joined, trace, 1, "Enough.") == (trace.cuts[1], tokenize(joined, "Enough."))
+    assert stop_after(joined, trace, 1, "Enough.") == (trace.prefix_ends[1], tokenize(joined, "Enough."))

@@ -27,7 +27,7 @@ def extended(tokenizer, trace, written, extensions, most=100):
     settings = SamplingSettings(most, seed=7)
     [longer] = extend(sampler, [trace], extensions, settings)
     assert [call[2].seed for call in sampler.calls] == [7 + i for i in range(extensions)]
-    return [decode(tokenizer, longer.token_ids[:cut]) for cut in longer.cuts], longer
+    return [decode(tokenizer, longer.token_ids[:cut]) for cut in longer.prefix_ends], longer
 
 
 def test_extensions_think_on_to_the_next_closing_tag_and_are_measured_every_second_time(tokenizer, trace):
@@ -36,7 +36,7 @@ def test_extensions_think_on_to_the_next_closing_tag_and_are_measured_every_seco
     begun = PROMPT + THINKING
     assert texts == [begun + "\n" + "\n".join(after[:2]), begun + "\n" + "\n".join(after)]
     assert longer.solution == "5"
-    stripped = [decode(tokenizer, longer.token_ids[:end]) for end in longer.ends]
+    stripped = [decode(tokenizer, longer.token_ids[:end]) for end in longer.credit_ends]
     assert stripped == [text.rstrip() for text in texts]
 
 
@@ -57,7 +57,7 @@ def test_an_extension_that_ends_without_a_tag_is_kept_without_the_end(tokenizer,
 
     sampler = Ending(tokenizer, lambda text, n: [" it works."])
     [longer] = extend(sampler, [trace], 2, SamplingSettings(len(tokenize(tokenizer, " it works.")) + 1))
-    assert tokenizer.eos_token_id not in longer.token_ids[trace.cuts[0] :]
+    assert tokenizer.eos_token_id not in longer.token_ids[trace.prefix_ends[0] :]
     assert decode(tokenizer, longer.token_ids).endswith("Wait it works.\nBut wait it works.")
 
 
@@ -82,7 +82,7 @@ def test_linearized_attempts_see_the_prompt_and_the_last_ones(tokenizer):
 def test_without_room_a_thinking_stays_as_it_is_and_an_attempt_is_empty(tokenizer, trace):
     sampler = Sampler(tokenizer, lambda text, n: None if "so." in text else [" so.\n</think>"])
     [longer] = extend(sampler, [trace], 4, SamplingSettings(100))
-    texts = [decode(tokenizer, longer.token_ids[:cut]) for cut in longer.cuts]
+    texts = [decode(tokenizer, longer.token_ids[:cut]) for cut in longer.prefix_ends]
     assert texts == [PROMPT + THINKING + "\nWait so.\n"] * 2
     first = Completion(tokenize(tokenizer, "try 0."), ended=True)
     [stream] = linearize(Sampler(tokenizer, lambda text, n: None), [[5]], [first], 2, 1, "Wait", SamplingSettings(9))

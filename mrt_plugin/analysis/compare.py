@@ -20,8 +20,7 @@ def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[s
     Args:
         before, after ([`~mrt_plugin.analysis.runs.Run`]):
             Of the same problems.
-        variant (`str`, *optional*, defaults to `"definition"`):
-            Of regret, as in [`~mrt_plugin.rollouts.regret_at`].
+        variant (`str`, *optional*, defaults to `"definition"`): Of regret, as in [`~mrt_plugin.rollouts.regret_at`].
 
     Returns:
         `list[dict[str, str]]`:

@@ -203,12 +203,9 @@ def draw(runs: Sequence[Run], folder: Path, variant: str = "definition") -> dict
     Draws every figure that the runs have the data for.
 
     Args:
-        runs (`Sequence[Run]`):
-            Of the same problems and budget, in the order of the legend.
-        folder (`Path`):
-            Where the files go.
-        variant (`str`, *optional*, defaults to `"definition"`):
-            Of regret.
+        runs (`Sequence[Run]`): Of the same problems and budget, in the order of the legend.
+        folder (`Path`): Where the files go.
+        variant (`str`, *optional*, defaults to `"definition"`): Of regret.
 
     Returns:
         `dict[str, str]`:

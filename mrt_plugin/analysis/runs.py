@@ -46,14 +46,10 @@ class Run:
     What `mrt evaluate` wrote for one model.
 
     Args:
-        name (`str`):
-            What to call it in tables and figures.
-        settings (`dict`):
-            Arguments that the rollouts depend on.
-        problems (`dict[str, list[Rollout]]`):
-            Rollouts of each problem, ordered by the problem's id.
-        dropped (`dict[str, int]`, *optional*):
-            Problems that were not measured, by reason.
+        name (`str`): What to call it in tables and figures.
+        settings (`dict`): Arguments that the rollouts depend on.
+        problems (`dict[str, list[Rollout]]`): Rollouts of each problem, ordered by the problem's id.
+        dropped (`dict[str, int]`, *optional*): Problems that were not measured, by reason.
 
     The methods return one number for each problem, in that order: shape (P,).
     """
@@ -152,10 +148,8 @@ def estimate(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.m
     A statistic of per-problem numbers, with a percentile bootstrap over problems.
 
     Args:
-        values (`np.ndarray` of shape (P, ...)):
-            What belongs to a problem is drawn together.
-        statistic (`Callable`, *optional*, defaults to `np.mean`):
-            Of an array of that shape.
+        values (`np.ndarray` of shape (P, ...)): What belongs to a problem is drawn together.
+        statistic (`Callable`, *optional*, defaults to `np.mean`): Of an array of that shape.
 
     ```python
     >>> estimate(np.array([0.0, 1.0, 1.0, 0.0])).mean

@@ -29,10 +29,8 @@ def extend(sampler: Sampler, traces: Sequence[Trace], extensions: int, settings:
     Args:
         sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
             The policy.
-        traces (`Sequence[Trace]`):
-            N traces.
-        extensions (`int`):
-            How many, one after the other; one call to the sampler each.
+        traces (`Sequence[Trace]`): N traces.
+        extensions (`int`): How many, one after the other; one call to the sampler each.
         settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
             How to draw one.
 
@@ -51,7 +49,7 @@ def extend(sampler: Sampler, traces: Sequence[Trace], extensions: int, settings:
                 ends.append(len(state))
     extended = []
     for trace, state, ends in zip(traces, states, measured, strict=True):
-        begin = trace.cuts[0]
+        begin = trace.prefix_ends[0]
         lengths = [len(decode(tokenizer, state[begin:end])) for end in ends]
         extended.append(trace_at(tokenizer, state[:begin], state[begin:], trace.solution, 0, lengths))
     return extended
@@ -85,16 +83,11 @@ def linearize(
     Args:
         sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
             The policy.
-        prompts (`Sequence[Sequence[int]]`):
-            Token ids of N prompts.
-        first (`Sequence[Completion]`):
-            A first attempt at each.
-        attempts (`int`):
-            Attempts in a stream, the first included; one call to the sampler for each further one.
-        window (`int`):
-            How many of the last attempts the model sees when it begins the next.
-        continuation (`str`):
-            What the next one begins with, after a blank line.
+        prompts (`Sequence[Sequence[int]]`): Token ids of N prompts.
+        first (`Sequence[Completion]`): A first attempt at each.
+        attempts (`int`): Attempts in a stream, the first included; one call to the sampler for each further one.
+        window (`int`): How many of the last attempts the model sees when it begins the next.
+        continuation (`str`): What the next one begins with, after a blank line.
         settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
             How to draw one.
 

@@ -11,10 +11,8 @@ def votes(answers: Sequence[str], verdicts: Sequence[Verdict]) -> list[int | Non
     What each of a problem's answers votes for.
 
     Args:
-        answers (`Sequence[str]` of length N):
-            Answer texts, as they are graded.
-        verdicts (`Sequence[Verdict]` of length N):
-            What grading them came to.
+        answers (`Sequence[str]` of length N): Answer texts, as they are graded.
+        verdicts (`Sequence[Verdict]` of length N): What grading them came to.
 
     Returns:
         `list[int | None]` of length N:

@@ -30,7 +30,7 @@ from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
 from ..meta_prover import MetaProver, build_meta_prover
-from ..steps import backtrack, best_step, episodes_of, parse_steps, rise, star
+from ..steps import backtrack, best_step, episodes_of, parse_steps, rise
 from ..tokens import token_boundaries
 from ..traces import trace_at
 from .attempts import Attempt, grade_attempts, success_probability
@@ -119,7 +119,7 @@ def build(
 
 def star_row(attempts: Sequence[Attempt]) -> Row | Dropped:
     right = [attempt.text for attempt in attempts if attempt.right]
-    return Row(*star(right[0])) if right else Dropped("no attempt is right")
+    return Row("", right[0]) if right else Dropped("no attempt is right")
 
 
 def rise_row(attempts: Sequence[Attempt], generator) -> Row | Dropped:

@@ -55,7 +55,9 @@ def build(
                     "prompt": problem.messages,
                     "problem": problem.text,
                     "solution": problem.solution,
-                    "prefix": decode(sampler.tokenizer, whole.token_ids[whole.cuts[0] : whole.cuts[episodes]]),
+                    "prefix": decode(
+                        sampler.tokenizer, whole.token_ids[whole.prefix_ends[0] : whole.prefix_ends[episodes]]
+                    ),
                     "prefix_episodes": episodes,
                     "episodes": whole.episodes,
                 }

@@ -115,7 +115,7 @@ def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list
         answer = measurement.right_answer(best)
         if not success[best] > success[0] or answer is None:
             continue
-        thinking = decode(tokenizer, trace.token_ids[trace.cuts[0] : trace.cuts[best]])
+        thinking = decode(tokenizer, trace.token_ids[trace.prefix_ends[0] : trace.prefix_ends[best]])
         row = {
             "trace": index,
             "content": f"{OPEN}\n{thinking.rstrip()}\n{CLOSE}{answer}",

@@ -32,10 +32,8 @@ class Branches:
             The model.
         traces (`Sequence[tuple[torch.Tensor, torch.Tensor]]`):
             For each layer the keys and values of T traces, (T, heads, W, dimension) each. Empty if no row has any.
-        trace (`torch.Tensor` of shape (B,)):
-            Which trace each row branches off.
-        cut (`torch.Tensor` of shape (B,)):
-            How many of its tokens the row attends to.
+        trace (`torch.Tensor` of shape (B,)): Which trace each row branches off.
+        cut (`torch.Tensor` of shape (B,)): How many of its tokens the row attends to.
     """
 
     def __init__(self, model, traces: KeysValues, trace: torch.Tensor, cut: torch.Tensor):
@@ -72,8 +70,7 @@ class Branches:
         Args:
             input_ids, mask (`torch.Tensor` of shape (B, L)):
                 Tokens, and where they are no padding; padding stands on the left.
-            logits_to_keep (`int`):
-                Of how many of the last tokens to return the logits.
+            logits_to_keep (`int`): Of how many of the last tokens to return the logits.
 
         Returns:
             `torch.Tensor` of shape (B, `logits_to_keep`, vocabulary).

@@ -84,10 +84,8 @@ class PolicySampler:
         Writes `n` completions for each prompt.
 
         Args:
-            prompts (`Sequence[Prompt]`):
-                N prompts, none of them empty.
-            n (`int`):
-                Completions for each prompt.
+            prompts (`Sequence[Prompt]`): N prompts, none of them empty.
+            n (`int`): Completions for each prompt.
             settings ([`SamplingSettings`]):
                 How to sample.
 
@@ -129,10 +127,8 @@ class PolicySampler:
         Log-probability of a given continuation of each prompt, in nats, from one teacher-forced pass.
 
         Args:
-            prompts (`Sequence[Prompt]`):
-                N prompts, none of them empty.
-            targets (`Sequence[Sequence[int]]`):
-                N continuations, as token ids.
+            prompts (`Sequence[Prompt]`): N prompts, none of them empty.
+            targets (`Sequence[Sequence[int]]`): N continuations, as token ids.
 
         Returns:
             `list[float]`:

@@ -19,12 +19,9 @@ class Prompt:
     The first `cut` tokens of a trace, then a suffix. Prompts that hold the same `trace` object share its computation.
 
     Args:
-        trace (`Sequence[int]`):
-            Token ids.
-        cut (`int`, *optional*):
-            How many of them to keep, in tokens. Defaults to all.
-        suffix (`Sequence[int]`, *optional*, defaults to `()`):
-            Token ids that follow.
+        trace (`Sequence[int]`): Token ids.
+        cut (`int`, *optional*): How many of them to keep, in tokens. Defaults to all.
+        suffix (`Sequence[int]`, *optional*, defaults to `()`): Token ids that follow.
 
     ```python
     >>> Prompt([5, 6, 7], cut=2, suffix=[1]).token_ids
@@ -57,12 +54,9 @@ class SamplingSettings:
     How to sample.
 
     Args:
-        max_new_tokens (`int`):
-            Most tokens to write.
-        temperature (`float`, *optional*, defaults to `1.0`):
-            Temperature; 0 takes the likeliest token.
-        top_p (`float`, *optional*, defaults to `1.0`):
-            Nucleus to sample from.
+        max_new_tokens (`int`): Most tokens to write.
+        temperature (`float`, *optional*, defaults to `1.0`): Temperature; 0 takes the likeliest token.
+        top_p (`float`, *optional*, defaults to `1.0`): Nucleus to sample from.
         seed (`int`, *optional*):
             Makes the call reproducible by itself and leaves torch's global generator as it was. By default the
             call draws from the global generator, whose state the trainer saves in its checkpoints.
@@ -80,8 +74,7 @@ class Completion:
     What an engine wrote behind a prompt.
 
     Args:
-        token_ids (`list[int]`):
-            Token ids, the end-of-sequence token included where there is one.
+        token_ids (`list[int]`): Token ids, the end-of-sequence token included where there is one.
         ended (`bool`):
             Whether the policy came to an end by itself, as the engine says; otherwise it was cut by length.
     """
@@ -97,8 +90,7 @@ class Sampler(Protocol):
     Attributes:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Tokenizer of the policy.
-        max_length (`int` or `None`):
-            The model's context in tokens, if it is known.
+        max_length (`int` or `None`): The model's context in tokens, if it is known.
         scores (`bool`):
             Whether it also has the method `score(prompts, targets)`, which gives the log-probability of each target
             behind its prompt, in nats.
@@ -119,8 +111,7 @@ class SamplingError(Exception):
     there is no room: those prompts get `None`.
 
     Args:
-        failed (`dict[int, str]`):
-            For the index of each such prompt, why.
+        failed (`dict[int, str]`): For the index of each such prompt, why.
     """
 
     def __init__(self, failed: dict[int, str]):

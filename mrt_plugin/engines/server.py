@@ -24,16 +24,12 @@ class ServerSampler:
     token ids (an extension of vLLM), the text is tokenised anew.
 
     Args:
-        model (`str`):
-            Name of the model, as the server has it.
+        model (`str`): Name of the model, as the server has it.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
-        base_url (`str`):
-            Address of the server, with its `/v1`. A key, if it needs one, is read from `OPENAI_API_KEY`.
-        concurrency (`int`):
-            Most requests at a time; each asks for the completions of one prompt.
-        timeout (`float`):
-            Most seconds for one try of a request.
+        base_url (`str`): Address of the server, with its `/v1`. A key, if it needs one, is read from `OPENAI_API_KEY`.
+        concurrency (`int`): Most requests at a time; each asks for the completions of one prompt.
+        timeout (`float`): Most seconds for one try of a request.
 
     Raises:
         `ValueError`: If no server answers at the address, or it does not have the model.

@@ -13,8 +13,7 @@ class VLLMSampler:
     Samples with vLLM in this process: one call for all prompts, with prefix caching, so that branches share a trace.
 
     Args:
-        model (`str`):
-            Name or path of the model.
+        model (`str`): Name or path of the model.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Its tokenizer.
         **engine_args:

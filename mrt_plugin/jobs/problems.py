@@ -68,12 +68,10 @@ def usable(
     Tells the problems that rows can be built from, and why they cannot be built from the others.
 
     Args:
-        problems (`Sequence[Problem]`):
-            A batch.
+        problems (`Sequence[Problem]`): A batch.
         sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
             The policy.
-        room (`int`):
-            How many tokens are to fit behind a prompt.
+        room (`int`): How many tokens are to fit behind a prompt.
 
     Returns:
         `tuple[dict, dict]`:

@@ -36,10 +36,8 @@ class RowStore:
     ends. This needs a file system with locks. A forked child holds the lock as well, as long as it lives.
 
     Args:
-        folder (`str` or `Path`):
-            Where the rows go. It is made if it is not there.
-        schema (`pa.Schema`):
-            Columns of a row. One is `problem_id`, a string.
+        folder (`str` or `Path`): Where the rows go. It is made if it is not there.
+        schema (`pa.Schema`): Columns of a row. One is `problem_id`, a string.
         settings (`dict`):
             What the rows depend on, as JSON can hold it. Once there are rows, only the same settings and columns can
             add to them.
@@ -108,8 +106,7 @@ class RowStore:
         Adds a batch of problems: all of it, or, after an error or a kill, nothing.
 
         Args:
-            rows (`list[dict]`):
-                Rows of the problems that are kept, with the columns of the schema.
+            rows (`list[dict]`): Rows of the problems that are kept, with the columns of the schema.
             finished (`dict[str, str | None]`):
                 For each problem of the batch, `None` if its rows are kept, else why it is dropped.
 
@@ -142,10 +139,8 @@ class RowStore:
         so that the rows of an interrupted run have a card.
 
         Args:
-            title (`str`):
-                Heading.
-            description (`str`):
-                What the rows are, in Markdown.
+            title (`str`): Heading.
+            description (`str`): What the rows are, in Markdown.
         """
         dropped = Counter(reason for reason in self._finished.values() if reason is not None)
         counts = {

@@ -132,8 +132,7 @@ def weighs_tokens_apart(
     tokens may show. Tokens are chosen by a bit of their number, so that any two are told apart. The model is left out.
 
     Args:
-        loss (`torch.Tensor`):
-            A number; its graph is kept.
+        loss (`torch.Tensor`): A number; its graph is kept.
         advantages, log_probabilities, mask (`torch.Tensor` of shape (B, T)):
             Of each token; the mask is 0 where it is not trained on.
 
