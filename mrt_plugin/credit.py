@@ -197,7 +197,7 @@ NONE = Credit("none", "plain GRPO.")
 MIXED = Credit(
     "mixed",
     "(the paper's RL): half of each group is forced to stop at the prefix and gets r, the other half continues and "
-    "gets r + alpha (r - J); group-normalised.",
+    "gets r + alpha (r - J); normalised by group.",
     mixed,
     measures="prefix",
     mixes_groups=True,

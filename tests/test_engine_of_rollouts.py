@@ -8,6 +8,7 @@ from accelerate import debug_launcher
 from conftest import tiny_model
 from test_trainer import ScriptedSampler, build, scripted, step_inputs  # noqa: F401 (a fixture)
 
+from mrt_plugin.credit import CREDITS
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.rollouts import RolloutEngine, live_sampler, rollout_engine
 from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
@@ -158,8 +159,6 @@ def test_the_end_of_a_sequence_is_seen_where_it_is_the_last_token_allowed(attach
     drawn = RolloutEngine(trainer).sample(branches, 2, SamplingSettings(2))
     assert drawn == [[Completion([8, eos], True), Completion([8, 8], False)]] * 3
 
-
-@pytest.mark.xfail(strict=True, reason="the meta-prover still reads lists of token ids")
 def test_a_step_measures_on_the_engine(attached, tokenizer, scripted):  # noqa: F811
     trainer, engine = attached(mrt_samples=4, mrt_answer_temperature=1.0)
     in_process = step_inputs(trainer)["advantages"]
@@ -209,7 +208,7 @@ def test_answers_end_with_the_context(attached, branches, caplog):
 def test_an_engine_that_measures_nothing_is_not_asked_for_room(attached, caplog):
     trainer, _ = attached(context=42, mrt_estimator="likelihood", mrt_termination="answer")
     assert rollout_engine(trainer) is not None  # fresh traces fit, and nothing is drawn behind them
-    trainer.credit, trainer.mrt_args.mrt_prefix = "mixed", "dataset"
+    trainer.credit, trainer.mrt_args.mrt_prefix = CREDITS["mixed"], "dataset"
     assert rollout_engine(trainer) is None
     assert not caplog.text
 

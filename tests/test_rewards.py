@@ -4,8 +4,9 @@ import pickle
 import pytest
 
 from mrt_plugin import MRTArguments, mrt_accuracy, mrt_length_penalty, mrt_progress
-from mrt_plugin.credit import rewards_for
+from mrt_plugin.credit import CREDITS
 from mrt_plugin.grading import Verdict
+from mrt_plugin.settings import rewards_for
 
 
 RIGHT, WRONG, NONE = "Hm.\n</think>\n\\boxed{5}", "Hm.\n</think>\n\\boxed{4}", "Hm.\n</think>\nNo idea."
@@ -88,7 +89,7 @@ def test_rewards_are_picklable_and_named(reward):
 
 
 def test_the_weight_of_the_length_penalty_is_bound():
-    [reward], _ = rewards_for("none", [mrt_length_penalty], None, MRTArguments(mrt_length_alpha=0.4))
+    [reward], _ = rewards_for(CREDITS["none"], [mrt_length_penalty], None, MRTArguments(mrt_length_alpha=0.4))
     assert reward.__name__ == "mrt_length_penalty"
     copy = pickle.loads(pickle.dumps(reward))
     assert copy(prompts=["a"], completions=[RIGHT], completion_ids=[[0]], solution=["5"]) == [pytest.approx(0.8)]

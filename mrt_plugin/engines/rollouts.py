@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from accelerate.utils import gather_object
 
+from ..meta_prover import ESTIMATORS
 from ..upstream.trainer import generating_policy, text_tokenizer
 from ..upstream.vllm import ADVICE, complete, context_length, sync_weights
 from .policy import PolicySampler
@@ -95,7 +96,7 @@ def rollout_engine(trainer) -> RolloutEngine | None:
     if not args.use_vllm or not measures:
         return None
     engine = RolloutEngine(trainer)
-    answer = mrt_args.mrt_answer_tokens if mrt_args.mrt_estimator == "sample" else 0
+    answer = mrt_args.mrt_answer_tokens if ESTIMATORS[mrt_args.mrt_estimator].draws_answers else 0
     needed = args.max_completion_length + answer
     if engine.max_length is not None and engine.max_length <= needed:
         logger.warning(
