@@ -1,8 +1,7 @@
 r"""Prefixes -> success probabilities, by forced termination.
 
 The meta-prover is the policy itself, made to stop thinking at a prefix and to answer (section 4 of arXiv
-2503.07572). How often it is right there is the success probability J of the prefix. Sampling plus grading, nothing
-else: what the probabilities are used for (a reward, a kept training row, a regret curve) is decided elsewhere.
+2503.07572). How often it is right there is the success probability J of the prefix. Left out: what J is used for.
 """
 
 from collections.abc import Sequence
@@ -46,14 +45,12 @@ class Measurement:
 
     Args:
         success_probability (`np.ndarray` of shape (G + 1,)):
-            J after 0, ..., G episodes; NaN where it is not known: the engine had no room for an answer, or none could
-            be graded (an unparseable gold, or nothing but time-outs).
-        answer_tokens (`np.ndarray` of shape (G + 1,)):
-            Mean length of the answers, in tokens; NaN where there was no room for one.
+            J after 0, ..., G episodes; NaN where the engine had no room for an answer, or none could be graded (an
+            unparseable gold, or nothing but time-outs).
+        answer_tokens (`np.ndarray` of shape (G + 1,)): Mean length of the answers, in tokens; NaN without room.
         samples (`int`): Answers drawn after each prefix; 0 where they were scored and not drawn.
         tokens (`int`):
-            Tokens that were spent on this trace: those drawn, or those scored. Prefixes that several traces of a
-            call share count for the first of them, here and below.
+            Tokens drawn or scored. Prefixes that traces of a call share count for the first of them, here and below.
         timeouts (`int`): Answers that the grader ran out of time over; they do not count in J.
         answers (`tuple[tuple[Answer, ...], ...]` of length G + 1): The drawn answers; none where answers were scored.
         unanswered (`int`): Prefixes after which there was no room for an answer.
@@ -91,8 +88,7 @@ class SampledAnswers:
 
     Args:
         samples (`int`): Answers to draw after each prefix.
-        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
-            How to draw them. The paper's analysis: 4096 tokens, temperature 0.7, top-p 1.
+        settings ([`SamplingSettings`]): How to draw them. The paper's analysis: 4096 tokens, temperature 0.7, top-p 1.
     """
 
     samples: int
@@ -147,19 +143,18 @@ class GoldLikelihood:
         unique = list(dict.fromkeys(golds))
         verdicts = grade([f"\\boxed{{{bare_answer(gold)}}}" for gold in unique], unique)
         unknown = {g for g, verdict in zip(unique, verdicts, strict=True) if verdict is Verdict.UNPARSEABLE_GOLD}
+        values = [np.nan if g in unknown else float(np.exp(v)) for g, v in zip(golds, log_probabilities, strict=True)]
         return [
-            Estimate(
-                np.nan if gold in unknown else float(np.exp(value)), len(target), len(prompt.suffix) + len(target)
-            )
-            for value, target, prompt, gold in zip(log_probabilities, targets, prompts, golds, strict=True)
+            Estimate(value, len(target), len(prompt.suffix) + len(target))
+            for value, target, prompt in zip(values, targets, prompts, strict=True)
         ]
 
 
 ESTIMATORS = {estimator.name: estimator for estimator in (SampledAnswers, GoldLikelihood)}
 """
-By their names in a recipe. An estimator says whether it needs a sampler that scores, whether it needs a termination
-that opens the answer's box, and whether it draws answers, which can be kept. `of` makes one from
-[`~mrt_plugin.arguments.MetaProverArguments`], and `estimate` maps N prompts and N gold answers to N [`Estimate`]s.
+By name. An estimator says whether it needs a sampler that scores, or a termination that opens the answer's box, and
+whether it draws answers, which can be kept. `of` makes one from [`~mrt_plugin.arguments.MetaProverArguments`], and
+`estimate` maps N prompts and N gold answers to N [`Estimate`]s.
 """
 
 
@@ -168,26 +163,21 @@ class MetaProver:
     Estimates success probabilities with a sampler.
 
     Args:
-        sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
-            The policy.
-        estimator ([`SampledAnswers`] or [`GoldLikelihood`]):
-            How J is estimated from what the policy answers after a prefix.
+        sampler ([`~mrt_plugin.engines.sampling.Sampler`]): The policy.
+        estimator ([`SampledAnswers`] or [`GoldLikelihood`]): How J is estimated.
         termination (`str`):
-            What is appended to make the policy stop and answer. `explain` is the paper's text, after which the
-            policy still writes an explanation; the whole trace is then only closed. `answer` is a short one that
-            opens the answer's box. Anything else is the text itself. Texts other than `explain` follow every
-            prefix, the whole trace included. A text that begins with a line break takes the place of the blank line
+            What is appended to make the policy stop and answer. `explain`: the paper's text, after which the policy
+            still explains; a whole trace is then only closed. `answer`: a short one that opens the answer's box.
+            Anything else is the text itself. A text that begins with a line break takes the place of the blank line
             behind the prefix, as models end their thinking with a single one.
 
     Raises:
-        `ValueError`: If the termination does not end the thinking, or the estimator cannot work with it or with the
-            sampler.
+        `ValueError`: If the termination does not end the thinking, or the estimator cannot work with what is given.
 
     Example:
     ```python
-    meta_prover = MetaProver(
-        PolicySampler(model, tokenizer), SampledAnswers(4, SamplingSettings(max_new_tokens=64)), "answer"
-    )
+    estimator = SampledAnswers(4, SamplingSettings(max_new_tokens=64))
+    meta_prover = MetaProver(PolicySampler(model, tokenizer), estimator, "answer")
     trace = segment(tokenizer, prompt_ids, completion_ids, solution="5", episodes=6)
     meta_prover.success_probabilities([trace])[0].success_probability  # array([0.25, 0.25, 1.0])
     ```
@@ -205,40 +195,41 @@ class MetaProver:
     def success_probabilities(self, traces: Sequence[Trace], whole: bool = False) -> list[Measurement]:
         """
         J after every prefix of every trace, in one call to the sampler. `whole` says that each prefix is a thinking
-        that has come to its own end, as otherwise only the last one is.
-
-        Prefixes of the same tokens and the same gold answer are measured once: all rollouts of a problem share J_0.
+        that has come to its own end, as otherwise only the last one is. Prefixes of the same tokens and the same gold
+        answer are measured once: all rollouts of a problem share J_0.
         """
         keys: list[list[tuple]] = []  # of each prefix of each trace
-        prompts: dict[tuple, tuple[Prompt, str]] = {}
+        prompts: dict[tuple, Prompt] = {}
         for trace in traces:
             keys.append([])
             for j in range(len(trace.prefix_ends)):
-                text = self._suffix(whole or 0 < j == trace.episodes)
+                closed = whole or 0 < j == trace.episodes
+                text = END_OF_TRACE if closed and self.termination == TERMINATIONS["explain"] else self.termination
                 cut, suffix = stop_after(self.tokenizer, trace, j, text)
                 key = (tuple(trace.token_ids[:cut]), tuple(suffix), trace.solution)
-                prompts.setdefault(key, (Prompt(trace.token_ids, cut, suffix), trace.solution))
+                prompts.setdefault(key, Prompt(trace.token_ids, cut, suffix))
                 keys[-1].append(key)
         # Also without any prompts: an engine that ranks share waits for all of them.
-        some, golds = [prompt for prompt, _ in prompts.values()], [gold for _, gold in prompts.values()]
-        estimates = dict(zip(prompts, self.estimator.estimate(self.sampler, some, golds), strict=True))
+        estimated = self.estimator.estimate(self.sampler, list(prompts.values()), [gold for *_, gold in prompts])
+        estimates = dict(zip(prompts, estimated, strict=True))
 
         measurements, counted = [], set()
         for trace_keys in keys:
             mine = [estimates[key] for key in trace_keys]
-            values, answer_tokens, tokens, timeouts, answers, unanswered = zip(*mine, strict=True)
-            new = [key not in counted for key in trace_keys]
+            new = [estimates[key] for key in trace_keys if key not in counted]
             counted.update(trace_keys)
-            sums = [int(np.dot(numbers, new)) for numbers in (tokens, timeouts, unanswered)]
             measurements.append(
                 Measurement(
-                    np.array(values), np.array(answer_tokens), self.estimator.samples, *sums[:2], answers, sums[2]
+                    np.array([one.success_probability for one in mine]),
+                    np.array([one.answer_tokens for one in mine]),
+                    self.estimator.samples,
+                    tokens=sum(one.tokens for one in new),
+                    timeouts=sum(one.timeouts for one in new),
+                    answers=tuple(one.answers for one in mine),
+                    unanswered=sum(one.unanswered for one in new),
                 )
             )
         return measurements
-
-    def _suffix(self, whole: bool) -> str:
-        return END_OF_TRACE if whole and self.termination == TERMINATIONS["explain"] else self.termination
 
 
 def build_meta_prover(args, sampler: Sampler, seed: int | None = None) -> MetaProver:

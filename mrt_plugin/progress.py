@@ -20,8 +20,7 @@ def progress(success_probability: Sequence[float]) -> np.ndarray:
         success_probability (`Sequence[float]` of shape (G + 1,)): J after 0, ..., G episodes.
 
     Returns:
-        `np.ndarray` of shape (G,):
-            Progress of episodes 1, ..., G. Its sum is `J_G - J_0`.
+        `np.ndarray` of shape (G,): Progress of episodes 1, ..., G. Its sum is `J_G - J_0`.
 
     Example:
     ```python
@@ -39,8 +38,7 @@ def cumulative_regret(success_probability: Sequence[float], oracle: float | Sequ
 
     Args:
         success_probability (`Sequence[float]` of shape (G + 1,)): J after 0, ..., G episodes.
-        oracle (`float` or `Sequence[float]` of shape (G,), *optional*, defaults to `1.0`):
-            Success probability of the comparator after each episode.
+        oracle (`float` or `Sequence[float]` of shape (G,), *optional*, defaults to `1.0`): J of the comparator.
 
     Example:
     ```python
@@ -57,18 +55,15 @@ def normalized_regret(success_probability: Sequence[float], tokens: Sequence[flo
     Regret of one trace against an oracle that is always right, per token of the budget (section 7 of the paper's
     analysis): one minus the area under J over tokens, divided by the budget.
 
-    The curve starts in (0, 0), is linear between the measured points, is cut at the budget, and is held at its
-    last value where the trace ends before it.
+    The curve starts in (0, 0), is linear between points, is cut at the budget, and is held where it ends before.
 
     Args:
         success_probability (`Sequence[float]` of shape (N,)): J at each measured prefix.
-        tokens (`Sequence[float]` of shape (N,)):
-            Tokens spent there, ascending: those of the prefix and those of the answer.
+        tokens (`Sequence[float]` of shape (N,)): Those spent there on the prefix and the answer, ascending.
         token_budget (`float`): Budget C_0, in tokens.
 
     Returns:
-        `float`:
-            Regret in [0, 1]; lower is better. The regret of a model is the mean over problems of the mean over traces.
+        `float`: In [0, 1]; lower is better. That of a model is the mean over problems of the mean over traces.
 
     Example:
     ```python
@@ -126,14 +121,12 @@ def majority_curve(answers: Sequence[Hashable], gold: Hashable) -> np.ndarray:
     Computed exactly: for each number of votes for the gold answer, the draws are counted in which no other has more.
 
     Args:
-        answers (`Sequence[Hashable]` of length K):
-            Answers, equal where they mean the same; `None` is no answer and has no vote.
+        answers (`Sequence[Hashable]` of length K): Equal where they mean the same; `None` has no vote.
         gold (`Hashable`): The right one.
 
     Returns:
-        `np.ndarray` of shape (K,):
-            For p = 1, ..., K the mean over all draws of 1 if the gold answer has the most votes, 0.5 if it shares
-            them, else 0.
+        `np.ndarray` of shape (K,): For p = 1, ..., K the mean over all draws of 1 if the gold answer has the most
+            votes, 0.5 if it shares them, else 0.
 
     Example:
     ```python

@@ -17,27 +17,22 @@ VARIANTS = ("definition", "released")
 @dataclass(frozen=True)
 class Rollout:
     """
-    One rollout, and what was measured on it. Its fields are the columns of a stored rollout
-    ([`~mrt_plugin.analysis.runs.SCHEMA`]).
+    One rollout, and what was measured on it: the columns of [`~mrt_plugin.analysis.runs.SCHEMA`].
 
     Args:
         problem_id (`int` or `str`): Its problem.
         success_probability (`list[float]`):
             J after 0, ..., G episodes, NaN where it is not known; empty if it was not measured.
-        prefix_tokens (`list[float]`):
-            Tokens spent there: completion tokens up to the prefix's end, and the mean length of the forced answers.
+        prefix_tokens (`list[float]`): Tokens spent there, as in [`spent_tokens`].
         extension_success, extension_tokens (`list[float]`):
             The same after 2, 4, ... extensions of the thinking by budget forcing.
         prompt_tokens (`int`): Length of the prompt, in tokens.
-        prefix_votes (`list[list[int | None]]`):
-            What the forced answers after each prefix vote for, as in [`~mrt_plugin.analysis.votes.votes`].
+        prefix_votes (`list[list[int | None]]`): [`~mrt_plugin.analysis.votes.votes`] of the answers at each prefix.
         answer_tokens (`list[float]`): Their mean length, in tokens; NaN where there are none.
-        stream, attempt (`int`):
-            Which of the problem's streams, and which attempt of it, where one stream makes several.
+        stream, attempt (`int`): Which of the problem's streams, and which attempt of it.
         tokens (`int`): Length of the completion, in tokens.
         right, ended, timed_out (`bool`):
-            Whether its own answer is right, whether the completion came to an end by itself, and whether the grader
-            ran out of time, so that the answer does not count as right.
+            Whether its own answer is right, the completion came to an end by itself, and the grader ran out of time.
         vote (`int`, *optional*): What its own answer votes for.
     """
 
@@ -69,17 +64,14 @@ def roll_out(
     Draws one rollout for each prompt and measures J at its prefixes, in two calls to the sampler.
 
     Args:
-        meta_prover ([`~mrt_plugin.meta_prover.MetaProver`]):
-            The policy, as it answers when forced to; its sampler also draws the rollouts.
+        meta_prover ([`~mrt_plugin.meta_prover.MetaProver`]): Its sampler also draws the rollouts.
         prompts (`Sequence[Sequence[int]]`): Token ids of N prompts.
         solutions (`Sequence[str]`): Their gold answers.
-        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
-            How to draw the rollouts.
+        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]): How to draw the rollouts.
         episodes (`int`): Most episodes to tell apart in a trace.
 
     Returns:
-        `list[Rollout]`:
-            N rollouts, less those of which no J is known: the engine had no room, or the gold answer cannot be parsed.
+        `list[Rollout]`: All of which some J is known: the engine had room, and the gold answer can be parsed.
     """
     drawn = meta_prover.sampler.sample([Prompt(list(prompt)) for prompt in prompts], 1, settings)
     traces = {
@@ -97,7 +89,7 @@ def roll_out(
 
 def spent_tokens(trace: Trace, measurement: Measurement, prompt_tokens: int) -> list[float]:
     """
-    What it takes to answer after each prefix: tokens written up to there, and the mean length of the answers. Where
+    What it takes to answer after each prefix: completion tokens up to there, and the mean length of the answers. Where
     there was no room for one, the former alone: the curve holds the last known J there.
     """
     return (np.array(trace.prefix_ends) - prompt_tokens + np.nan_to_num(measurement.answer_tokens)).tolist()
@@ -116,9 +108,8 @@ def regret_at(
             How many of the points measured by budget forcing belong to the curves: those beyond the trained budget.
         variant (`str`, *optional*, defaults to `"definition"`):
             `definition`: [`~mrt_plugin.progress.normalized_regret`] of the completion's tokens; where a later prefix
-            costs fewer tokens than an earlier one, because its answers are shorter, it counts as costing the same.
-            `released`: [`~mrt_plugin.progress.released_regret`], with the prompt's tokens counted as well, as in the
-            authors' released analysis.
+            costs fewer, because its answers are shorter, it counts as costing the same. `released`:
+            [`~mrt_plugin.progress.released_regret`], with the prompt's tokens counted as well.
 
     Example:
     ```python

@@ -1,9 +1,8 @@
 r"""Attempts of backtracking search: rollouts without thinking tags, graded as a whole."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from ..engines.sampling import Completion
 from ..grading import Verdict, grade
@@ -47,7 +46,6 @@ def grade_attempts(
 
 def success_probability(attempts: Sequence[Attempt]) -> float:
     """J of the prefix that the attempts go on from; NaN where none could be graded."""
-    graded = [
-        attempt.verdict is Verdict.RIGHT for attempt in attempts if attempt.failed or attempt.verdict is Verdict.RIGHT
-    ]
-    return float(np.mean(graded)) if graded else float("nan")
+    right = sum(attempt.verdict is Verdict.RIGHT for attempt in attempts)
+    graded = right + sum(attempt.failed for attempt in attempts)
+    return right / graded if graded else math.nan

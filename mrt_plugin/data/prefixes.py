@@ -55,9 +55,7 @@ def build(
                     "prompt": problem.messages,
                     "problem": problem.text,
                     "solution": problem.solution,
-                    "prefix": decode(
-                        sampler.tokenizer, whole.token_ids[whole.prefix_ends[0] : whole.prefix_ends[episodes]]
-                    ),
+                    "prefix": decode(sampler.tokenizer, traces[-1].token_ids[whole.prefix_ends[0] :]),
                     "prefix_episodes": episodes,
                     "episodes": whole.episodes,
                 }

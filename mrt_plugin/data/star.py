@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from trl import ModelConfig
 
-from ..arguments import MetaProverArguments, check_choices
+from ..arguments import MetaProverArguments
 from ..engines.sampling import Completion, Sampler
 from ..episodes import CLOSE, OPEN, split_answer
 from ..grading import Verdict, grade
@@ -59,10 +59,6 @@ class StarArguments(JobArguments):
     )
     rows_per_problem: int = field(default=1, metadata={"help": "Most rows to keep of a problem."})
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choices(self, StarArguments)
-
 
 def build(
     problems: Sequence[Problem], sampler: Sampler, seed: int, args: StarArguments, mrt_args: MetaProverArguments
@@ -79,10 +75,7 @@ def build(
         }
         why = "no rollout raised the success probability"
     else:
-        found = {
-            problem: select_outcome(tokenizer, problem.prompt_ids(tokenizer), group, problem.solution)
-            for problem, group in rollouts.items()
-        }
+        found = {problem: select_outcome(tokenizer, problem, group) for problem, group in rollouts.items()}
         why = "no rollout was right"
     rows = []
     for problem, kept in found.items():
@@ -127,11 +120,11 @@ def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list
     return [row for _, row in sorted(kept, key=lambda item: item[0])]
 
 
-def select_outcome(tokenizer, prompt_ids, rollouts: Sequence[tuple[Completion, Trace]], solution: str) -> list[dict]:
+def select_outcome(tokenizer, problem: Problem, rollouts: Sequence[tuple[Completion, Trace]]) -> list[dict]:
     """The rollouts of a problem whose answer is right, as they were written, in the order in which they were drawn."""
-    opened = not opening_ids(tokenizer, prompt_ids)
+    opened = not opening_ids(tokenizer, problem.prompt_ids(tokenizer))
     texts = [decode(tokenizer, completion.token_ids) for completion, _ in rollouts]
-    verdicts = grade([split_answer(text, opened) for text in texts], [solution] * len(texts))
+    verdicts = grade([split_answer(text, opened) for text in texts], [problem.solution] * len(texts))
     return [
         {
             "trace": index,

@@ -18,25 +18,20 @@ def _in_process(args, model_args: ModelConfig, tokenizer) -> PolicySampler:
         model_args.model_name_or_path,
         revision=model_args.model_revision,
         attn_implementation=model_args.attn_implementation,
-        **{DTYPE: _dtype(model_args)},
+        **{DTYPE: getattr(model_args, DTYPE) or "auto"},
     )
     policy = policy.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return PolicySampler(policy, tokenizer, args.max_batch_tokens)
 
 
 def _vllm(args, model_args: ModelConfig, tokenizer) -> VLLMSampler:
-    usual = {"revision": model_args.model_revision, "dtype": _dtype(model_args)}
+    usual = {"revision": model_args.model_revision, "dtype": getattr(model_args, DTYPE) or "auto"}
     return VLLMSampler(model_args.model_name_or_path, tokenizer, **usual | args.vllm_args)
 
 
 def _server(args, model_args: ModelConfig, tokenizer) -> ServerSampler:
-    return ServerSampler(
-        model_args.model_name_or_path, tokenizer, args.server_url, args.server_concurrency, args.server_timeout
-    )
-
-
-def _dtype(model_args: ModelConfig) -> str:
-    return getattr(model_args, DTYPE) or "auto"
+    model, limits = model_args.model_name_or_path, (args.server_concurrency, args.server_timeout)
+    return ServerSampler(model, tokenizer, args.server_url, *limits)
 
 
 ENGINES = {"vllm": (_vllm, "vllm"), "transformers": (_in_process, "transformers"), "server": (_server, "openai")}
@@ -45,15 +40,7 @@ ENGINES = {"vllm": (_vllm, "vllm"), "transformers": (_in_process, "transformers"
 
 def load_sampler(args, model_args: ModelConfig, tokenizer) -> Sampler:
     """
-    The engine that a recipe asks for.
-
-    Args:
-        args ([`~mrt_plugin.jobs.arguments.JobArguments`]):
-            Which engine, and how it is to run.
-        model_args ([`~trl.ModelConfig`]):
-            The model, its revision and dtype.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
+    The engine that [`~mrt_plugin.jobs.arguments.JobArguments`] name, with the model and its tokenizer.
 
     Raises:
         `ImportError`: If the engine is not installed; it names the extra.

@@ -22,19 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class RolloutEngine:
-    """
-    Samples with the vLLM of a trainer, after giving it the current weights where TRL has not yet.
-
-    Args:
-        trainer ([`~trl.GRPOTrainer`]):
-            Trainer with `use_vllm`.
-
-    Example:
-    ```python
-    engine = RolloutEngine(trainer)
-    engine.sample([Prompt(trace, cut, suffix) for cut in cuts], n=4, settings=SamplingSettings(max_new_tokens=64))
-    ```
-    """
+    """Samples with the vLLM of a trainer (`use_vllm`), after giving it the current weights where TRL has not yet."""
 
     scores = False
 
@@ -44,9 +32,8 @@ class RolloutEngine:
 
     def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[Completion] | None]:
         """
-        As in [`~mrt_plugin.engines.sampling.Sampler`], but to be called on every rank, also with no prompts. The
-        prompts of all ranks are dealt out evenly, so that no vLLM waits for the busiest, and each rank is given its
-        own back.
+        As in [`~mrt_plugin.engines.sampling.Sampler`], but to be called on every rank, also with no prompts. Those of
+        all ranks are dealt out evenly, so that no vLLM waits for the busiest; each rank is given its own back.
 
         Raises:
             `ValueError`: If the settings have a seed.
@@ -56,7 +43,7 @@ class RolloutEngine:
         accelerator = self.trainer.accelerator
         counts = gather_object([len(prompts)])
         everyone = gather_object(list(prompts))  # which hold a trace once, whatever branches off it
-        fits = [self.max_length is None or prompt.length < self.max_length for prompt in everyone]
+        fits = [prompt.fits(self.max_length) for prompt in everyone]
         if not all(fits):
             logger.warning(
                 f"vLLM's context of {self.max_length} tokens has no room for an answer behind {fits.count(False)} of "
@@ -78,15 +65,12 @@ class RolloutEngine:
         mine = [prompt.token_ids for prompt in everyone[first : first + share]]
         mine += [everyone[-1].token_ids] * (share - len(mine))  # a group of ranks takes as many from each
         each = n if settings.temperature else 1  # vLLM refuses to draw several at temperature 0
-        drawn = gather_object(complete(self.trainer, mine, each, self._fitting(everyone, settings)))
+        if self.max_length is not None and self.trainer.args.vllm_mode == "server":
+            # It refuses more tokens than there is room for; in colocate, the context ends each completion by itself.
+            room = self.max_length - max(prompt.length for prompt in everyone)
+            settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
+        drawn = gather_object(complete(self.trainer, mine, each, settings))
         return [group * (n // each) for group in drawn[: len(everyone)]]
-
-    def _fitting(self, prompts: list[Prompt], settings: SamplingSettings) -> SamplingSettings:
-        """The settings, with no more tokens than there is room for behind the longest prompt: a server wants that."""
-        if self.max_length is None or self.trainer.args.vllm_mode == "colocate":  # which ends each with the context
-            return settings
-        room = self.max_length - max(prompt.length for prompt in prompts)
-        return replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
 
 
 def rollout_engine(trainer) -> RolloutEngine | None:

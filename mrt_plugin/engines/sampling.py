@@ -1,9 +1,8 @@
 r"""One seam between the method and the engine that writes text: prompts of token ids in, [`Completion`]s out.
 
 A [`Prompt`] is a cut-off trace and a suffix, so that an engine can see which prompts share their beginning, and tokens
-are appended, never made anew. [`Sampler`]s are a model in this process ([`~mrt_plugin.engines.policy`]), vLLM
-([`~mrt_plugin.engines.vllm`]), a server ([`~mrt_plugin.engines.server`]) and the trainer's vLLM
-([`~mrt_plugin.engines.rollouts`]).
+are appended, never made anew. [`Sampler`]s are in the files beside this one: a model in this process, vLLM, a server,
+and the trainer's vLLM.
 """
 
 from __future__ import annotations
@@ -40,7 +39,6 @@ class Prompt:
 
     @property
     def length(self) -> int:
-        """In tokens."""
         return len(self.trace[: self.cut]) + len(self.suffix)
 
     def fits(self, max_length: int | None) -> bool:
@@ -58,8 +56,7 @@ class SamplingSettings:
         temperature (`float`, *optional*, defaults to `1.0`): Temperature; 0 takes the likeliest token.
         top_p (`float`, *optional*, defaults to `1.0`): Nucleus to sample from.
         seed (`int`, *optional*):
-            Makes the call reproducible by itself and leaves torch's global generator as it was. By default the
-            call draws from the global generator, whose state the trainer saves in its checkpoints.
+            Makes the call reproducible. Without it, draws are from torch's global generator, which checkpoints save.
     """
 
     max_new_tokens: int
@@ -75,8 +72,7 @@ class Completion:
 
     Args:
         token_ids (`list[int]`): Token ids, the end-of-sequence token included where there is one.
-        ended (`bool`):
-            Whether the policy came to an end by itself, as the engine says; otherwise it was cut by length.
+        ended (`bool`): Whether the policy came to an end by itself, as the engine says, and was not cut by length.
     """
 
     token_ids: list[int]
@@ -88,12 +84,9 @@ class Sampler(Protocol):
     What writes.
 
     Attributes:
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Tokenizer of the policy.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Tokenizer of the policy.
         max_length (`int` or `None`): The model's context in tokens, if it is known.
-        scores (`bool`):
-            Whether it also has the method `score(prompts, targets)`, which gives the log-probability of each target
-            behind its prompt, in nats.
+        scores (`bool`): Whether it has `score(prompts, targets)`: the log-probability of each target, in nats.
     """
 
     tokenizer: object
@@ -102,23 +95,17 @@ class Sampler(Protocol):
 
     def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[Completion] | None]:
         """Writes `n` completions for each prompt; `None` for a prompt that has no room, or got no answer."""
-        ...
 
 
 class SamplingError(Exception):
     """
-    An engine failed on some prompts of a call, after all its retries. Another call may succeed, which it cannot where
-    there is no room: those prompts get `None`.
-
-    Args:
-        failed (`dict[int, str]`): For the index of each such prompt, why.
+    An engine failed on some prompts of a call, after all its retries: `failed` maps their indices to reasons. Another
+    call may succeed, which it cannot where there is no room: those prompts get `None`.
     """
 
     def __init__(self, failed: dict[int, str]):
+        super().__init__(failed)
         self.failed = failed
-        super().__init__(
-            f"{len(failed)} prompts have no completions, the first because: {next(iter(failed.values()))}"
-        )
 
-    def __reduce__(self):
-        return type(self), (self.failed,)
+    def __str__(self) -> str:
+        return f"{len(self.failed)} prompts have no completions, the first because: {next(iter(self.failed.values()))}"

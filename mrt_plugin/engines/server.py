@@ -19,14 +19,13 @@ class ServerSampler:
     """
     Samples from a running server that speaks OpenAI's protocol, such as vLLM's or SGLang's.
 
-    Dropped connections, time-outs, and answers 408, 409, 429 and 5xx are tried again by the `openai` client, with
-    backoff and jitter; answers that are garbled or incomplete are tried again here. From a server that does not return
-    token ids (an extension of vLLM), the text is tokenised anew.
+    The `openai` client tries dropped connections, time-outs, and answers 408, 409, 429 and 5xx again, with backoff and
+    jitter; garbled or incomplete answers are tried again here. Where a server returns no token ids (an extension of
+    vLLM), the text is tokenised anew.
 
     Args:
         model (`str`): Name of the model, as the server has it.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Its tokenizer.
         base_url (`str`): Address of the server, with its `/v1`. A key, if it needs one, is read from `OPENAI_API_KEY`.
         concurrency (`int`): Most requests at a time; each asks for the completions of one prompt.
         timeout (`float`): Most seconds for one try of a request.
@@ -34,7 +33,6 @@ class ServerSampler:
     Raises:
         `ValueError`: If no server answers at the address, or it does not have the model.
 
-    Example:
     ```python
     sampler = ServerSampler("Qwen/Qwen3-1.7B", tokenizer, "http://localhost:8000/v1", concurrency=64, timeout=1800)
     ```

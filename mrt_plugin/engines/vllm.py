@@ -14,12 +14,9 @@ class VLLMSampler:
 
     Args:
         model (`str`): Name or path of the model.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
-        **engine_args:
-            Of `vllm.LLM`: `dtype`, `revision`, `max_model_len`, `tensor_parallel_size`, ...
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Its tokenizer.
+        **engine_args: Of `vllm.LLM`: `dtype`, `revision`, `max_model_len`, `tensor_parallel_size`, ...
 
-    Example:
     ```python
     sampler = VLLMSampler("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", tokenizer, dtype="bfloat16")
     sampler.sample([Prompt(tokenizer("1 + 1 =")["input_ids"])], n=4, settings=SamplingSettings(max_new_tokens=16))
@@ -48,26 +45,23 @@ class VLLMSampler:
         asked = [index for index, prompt in enumerate(prompts) if prompt.fits(self.max_length)]
         if not asked:
             return [None] * len(prompts)
-        # vLLM draws the n completions of a request with consecutive seeds.
-        seeds = [None if settings.seed is None else settings.seed + n * index for index in asked]
         params = [
             SamplingParams(
                 n=n if settings.temperature else 1,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 max_tokens=settings.max_new_tokens,
-                seed=seed,
+                # The n completions of a request are drawn with consecutive seeds.
+                seed=None if settings.seed is None else settings.seed + n * index,
                 stop_token_ids=self.stop_token_ids,
                 detokenize=False,
             )
-            for seed in seeds
+            for index in asked
         ]
         inputs = [{"prompt_token_ids": prompts[index].token_ids} for index in asked]
         drawn: list[list[Completion] | None] = [None] * len(prompts)
         for index, output in zip(asked, self.llm.generate(inputs, params, use_tqdm=False), strict=True):
-            group = [
-                Completion(list(written.token_ids), written.finish_reason == "stop") for written in output.outputs
-            ]
+            group = [Completion(list(one.token_ids), one.finish_reason == "stop") for one in output.outputs]
             drawn[index] = group if settings.temperature else group * n
         return drawn
 

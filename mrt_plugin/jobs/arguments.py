@@ -27,9 +27,7 @@ class JobArguments(DataArguments):
     temperature: float = field(default=0.7, metadata={"help": "Temperature of the rollouts. The paper: 0.7 or 0.6."})
     top_p: float = field(default=1.0, metadata={"help": "Nucleus of the rollouts. The paper: 1, or 0.95 at 0.6."})
     seed: int = field(default=42, metadata={"help": "Seed of all that is drawn."})
-    batch_size: int = field(
-        default=8, metadata={"help": "Problems in one call to the engine; a file is written after each."}
-    )
+    batch_size: int = field(default=8, metadata={"help": "Problems in a call to the engine, and in a file."})
     sampler: Literal[("auto", *ENGINES)] = field(
         default="auto",
         metadata={
@@ -40,12 +38,8 @@ class JobArguments(DataArguments):
     server_url: str = field(
         default="http://localhost:8000/v1", metadata={"help": "Address of the server, with its /v1."}
     )
-    server_concurrency: int = field(
-        default=64, metadata={"help": "Most requests to the server at a time; each is for all rollouts of a prompt."}
-    )
-    server_timeout: float = field(
-        default=1800.0, metadata={"help": "Most seconds for one try of a request to the server; it is tried 9 times."}
-    )
+    server_concurrency: int = field(default=64, metadata={"help": "Most requests at a time, one for each prompt."})
+    server_timeout: float = field(default=1800.0, metadata={"help": "Most seconds for each of 9 tries of a request."})
     vllm_args: dict | str | None = field(
         default=None,
         metadata={
@@ -76,7 +70,8 @@ class JobArguments(DataArguments):
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.server_timeout <= 0:
             raise ValueError(f"server_timeout must be positive, got {self.server_timeout}.")
-        check_choices(self, JobArguments)
+        for declaring in type(self).__mro__[:-1]:
+            check_choices(self, declaring)
         given = self.vllm_args or {}
         try:
             self.vllm_args = dict(json.loads(given) if isinstance(given, str) else given)

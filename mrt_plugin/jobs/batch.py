@@ -44,9 +44,8 @@ def draw(
     Returns the token ids of each one's prompt with its completions, and for the id of each other problem the reason.
     """
     prompts, dropped = usable(problems, sampler, args.max_completion_length + behind)
-    groups = sampler.sample(
-        [Prompt(prompt_ids) for prompt_ids in prompts.values()], args.num_generations, rollout_settings(args, seed)
-    )
+    bare = [Prompt(prompt_ids) for prompt_ids in prompts.values()]
+    groups = sampler.sample(bare, args.num_generations, rollout_settings(args, seed))
     drawn = {}
     for (problem, prompt_ids), group in zip(prompts.items(), groups, strict=True):
         if group is None:

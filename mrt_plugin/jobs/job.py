@@ -25,7 +25,6 @@ from .store import RowStore
 
 logger = logging.getLogger(__name__)
 
-
 NOT_IN_ROWS = ("output_dir", "batch_size", "engine", "cpus_per_actor", "sampler", "vllm_args", "max_batch_tokens")
 NOT_IN_ROWS += ("server_url", "server_concurrency", "server_timeout", "dataset_test_split", "dataset_streaming")
 NOT_IN_ROWS += ("gradient_checkpointing_use_reentrant", "ignore_bias_buffers")
@@ -79,16 +78,14 @@ def run_job(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, m
 
 def _results(build, todo, args, model_args, mrt_args) -> Iterator[tuple]:
     """Each batch as [`build_batch`] gives it, in any order."""
-    if not todo:
-        return
-    if args.engine == "ray":
+    if todo and args.engine == "ray":
         from .ray import results
 
         yield from results(build, todo, args, model_args, mrt_args)
-        return
-    sampler = load_policy(args, model_args)
-    for seed, batch in todo:
-        yield build_batch(build, batch, sampler, seed, args, mrt_args)
+    elif todo:
+        sampler = load_policy(args, model_args)
+        for seed, batch in todo:
+            yield build_batch(build, batch, sampler, seed, args, mrt_args)
 
 
 def _save(store: RowStore, save: Callable) -> None:
@@ -104,11 +101,9 @@ def _save(store: RowStore, save: Callable) -> None:
 
 def _settings(args, model_args: ModelConfig, mrt_args: MetaProverArguments) -> dict:
     """What the rows depend on, under names that do not depend on the generation of TRL."""
-    settings = {name: value for name, value in asdict(args).items() if name not in NOT_IN_ROWS}
-    settings |= asdict(mrt_args)
-    settings["model_name_or_path"] = model_args.model_name_or_path
-    settings["model_revision"] = model_args.model_revision
-    return {name: value for name, value in settings.items() if value is not None}
+    settings = asdict(args) | asdict(mrt_args)
+    settings |= {name: getattr(model_args, name) for name in ("model_name_or_path", "model_revision")}
+    return {name: value for name, value in settings.items() if value is not None and name not in NOT_IN_ROWS}
 
 
 def launch_job(name: str, arguments_type: type, main: Callable, arguments: list[str] | None) -> None:

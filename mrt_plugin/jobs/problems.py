@@ -29,9 +29,10 @@ class Problem:
         return self.messages[-1]["content"]
 
     def prompt_ids(self, tokenizer) -> list[int]:
-        return tokenize(
-            tokenizer, tokenizer.apply_chat_template(self.messages, tokenize=False, add_generation_prompt=True)
-        )
+        return tokenize(tokenizer, self.rendered(tokenizer))
+
+    def rendered(self, tokenizer) -> str:
+        return tokenizer.apply_chat_template(self.messages, tokenize=False, add_generation_prompt=True)
 
     def random(self, seed: int) -> random.Random:
         """A generator of its own, so that its draws do not depend on what stands beside it in a batch."""
@@ -65,17 +66,7 @@ def usable(
     problems: Sequence[Problem], sampler: Sampler, room: int
 ) -> tuple[dict[Problem, list[int]], dict[str, str | None]]:
     """
-    Tells the problems that rows can be built from, and why they cannot be built from the others.
-
-    Args:
-        problems (`Sequence[Problem]`): A batch.
-        sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
-            The policy.
-        room (`int`): How many tokens are to fit behind a prompt.
-
-    Returns:
-        `tuple[dict, dict]`:
-            Prompt ids of each usable problem, and for the id of each other one the reason.
+    Prompt ids of the problems that rows can be built from, with `room` tokens behind them; of the others the reason.
 
     Raises:
         `ValueError`: If the model's context has no room for any prompt.

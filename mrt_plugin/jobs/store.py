@@ -15,6 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-_KEY = (
-    b"mrt_plugin"  # in a file's metadata: the settings' fingerprint and, as `outcome`, the batch's finished problems
-)
+# In a file's metadata: the settings' fingerprint and, as `outcome`, the batch's finished problems.
+_KEY = b"mrt_plugin"
 
 
-class RowStore:
+class RowStore(AbstractContextManager):
     """
     A folder of rows that a data builder fills, batch by batch, and that `datasets.load_dataset` reads. A process that
     is killed leaves whole batches behind; the next one opens the folder and builds what is missing.
@@ -38,9 +38,7 @@ class RowStore:
     Args:
         folder (`str` or `Path`): Where the rows go. It is made if it is not there.
         schema (`pa.Schema`): Columns of a row. One is `problem_id`, a string.
-        settings (`dict`):
-            What the rows depend on, as JSON can hold it. Once there are rows, only the same settings and columns can
-            add to them.
+        settings (`dict`): What the rows depend on, as JSON can hold it. It cannot change once there are rows.
 
     Raises:
         `ValueError`: If the rows in the folder were built with other settings or columns, or not by a store.
@@ -67,12 +65,9 @@ class RowStore:
         if "problem_id" not in schema.names or schema.field("problem_id").type not in (pa.string(), pa.large_string()):
             raise ValueError(f"The schema needs a column `problem_id` of strings, but it has {schema.names}.")
         columns = {f"column {field.name}": str(field.type) for field in schema}
-        self.folder = Path(folder)
-        self.schema = schema
+        self.folder, self.schema = Path(folder), schema
         self.settings = json.loads(json.dumps(settings | columns))
-        self._data = self.folder / "data"
-        self._finished = {}
-        self._rows = 0
+        self._data, self._finished, self._rows = self.folder / "data", {}, 0
         self._data.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder / ".lock")
         try:
@@ -80,9 +75,6 @@ class RowStore:
         except BaseException:  # whoever keeps the exception would keep the lock
             self.close()
             raise
-
-    def __enter__(self) -> "RowStore":
-        return self
 
     def __exit__(self, *exception) -> None:
         self.close()
@@ -92,13 +84,7 @@ class RowStore:
         self._lock.close()
 
     def finished(self) -> dict[str, str | None]:
-        """
-        Problems that need not be built again.
-
-        Returns:
-            `dict[str, str | None]`:
-                For each problem in a finished file, `None` if its rows were kept, else why it was dropped.
-        """
+        """The problems that need not be built again: `None` where rows were kept, else why the problem was dropped."""
         return dict(self._finished)
 
     def write(self, rows: list[dict], finished: dict[str, str | None]) -> None:
@@ -107,8 +93,7 @@ class RowStore:
 
         Args:
             rows (`list[dict]`): Rows of the problems that are kept, with the columns of the schema.
-            finished (`dict[str, str | None]`):
-                For each problem of the batch, `None` if its rows are kept, else why it is dropped.
+            finished (`dict[str, str | None]`): The problems of the batch, as in [`RowStore.finished`].
 
         Raises:
             `ValueError`: If a problem is finished already, if a row has other columns, or if the problems that have
@@ -135,25 +120,17 @@ class RowStore:
 
     def finish(self, title: str, description: str) -> None:
         """
-        Writes the dataset card, `README.md`: settings, and counts of what is there. To be called at the start as well,
-        so that the rows of an interrupted run have a card.
-
-        Args:
-            title (`str`): Heading.
-            description (`str`): What the rows are, in Markdown.
+        Writes the dataset card, `README.md`: title, description (Markdown), settings, and counts of what is there.
+        Called at the start as well, it gives the rows of an interrupted run a card.
         """
         dropped = Counter(reason for reason in self._finished.values() if reason is not None)
-        counts = {
-            "problems": len(self._finished),
-            "problems kept": len(self._finished) - dropped.total(),
-            **{f"dropped: {_code(reason)}": count for reason, count in dropped.most_common()},
-            "rows": self._rows,
-        }
         header = f"---\npretty_name: {json.dumps(title, ensure_ascii=False)}\n---"
         lines = [header, "", f"# {title}", "", description, "", "| setting | value |", "|---|---|"]
         lines += [f"| {name} | {_code(value)} |" for name, value in self.settings.items()]
-        lines += ["", "| what | count |", "|---|---|"]
-        lines += [f"| {name} | {count} |" for name, count in counts.items()]
+        lines += ["", "| what | count |", "|---|---|", f"| problems | {len(self._finished)} |"]
+        lines += [f"| problems kept | {len(self._finished) - dropped.total()} |"]
+        lines += [f"| dropped: {_code(reason)} | {count} |" for reason, count in dropped.most_common()]
+        lines += [f"| rows | {self._rows} |"]
         _place(self.folder / "README.md", ("\n".join(lines) + "\n").encode())
         _sync(self.folder)
 
@@ -210,10 +187,7 @@ class Stored(NamedTuple):
 
 
 def read_store(folder: Path, columns: Sequence[str]) -> Stored:
-    """
-    Reads a folder that a [`RowStore`] has filled, as in its example, without its lock. A folder that lacks one of the
-    columns, or that no store has filled, has no rows.
-    """
+    """Reads what a [`RowStore`] wrote, without its lock. A folder that lacks one of the columns has no rows."""
     stored = folder / ".settings.json"
     settings = json.loads(stored.read_bytes()) if stored.exists() else {}
     if any(f"column {name}" not in settings for name in columns):
