@@ -41,15 +41,12 @@ def mrt_accuracy(
     `</think>`; a thinking that was cut has none.
 
     Args:
-        completions (`list[str]` or `list[list[dict]]`): N completions.
+        completions (`list[str]` or `list[list[dict]]`): Completions.
         solution (`list[str]`): Gold answers, in LaTeX or plain.
         thinking_opened (`list[bool]`, *optional*):
             Whether the prompt already ends in `<think>`, so that a completion without `</think>` was cut. Given by
             [`~mrt_plugin.MRTTrainer`]; without it, only a completion that holds `<think>` itself is known to be cut.
         log_metric (`callable`, *optional*): Given by TRL's trainer, to log the number of time-outs.
-
-    Returns:
-        `list[float | None]` of length N
 
     Example:
     ```python

@@ -41,12 +41,7 @@ class Prefix(NamedTuple):
 
 
 def starting_points(trainer, inputs: list[dict]) -> list[Start]:
-    """
-    Where each of a rank's B rows starts: after one prefix for each group, where a credit may force half of it to stop.
-
-    Returns:
-        `list[Start]` of length B
-    """
+    """Where each row of a rank starts: after the prefix of its group, half of which a credit may force to stop."""
     size, first = trainer.num_generations, trainer.accelerator.process_index * len(inputs)
     groups = [(first + row) // size for row in range(len(inputs))]
     # A group may span ranks: the one that holds its first row decides.

@@ -175,20 +175,10 @@ class MRTTrainer(GRPOTrainer):
         total = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
         mine = (output["advantages"].float().cpu().numpy(), total.cpu().numpy(), success, credit_ends, width)
         outcome, rewards, success, credit_ends, widths = zip(*gather_object([mine]), strict=True)
-        advantages = self.credit.advantages(
-            Step(
-                np.concatenate(outcome),
-                np.concatenate(rewards),
-                list(chain(*success)),
-                list(chain(*credit_ends)),
-                max(widths),
-                self.num_generations,
-                self.mrt_args.mrt_alpha,
-                self.mrt_args.mrt_horizon,
-            )
-        )
-        first = self.accelerator.process_index * rows
-        advantages = advantages[first : first + rows]
+        everyone = [np.concatenate(outcome), np.concatenate(rewards), list(chain(*success)), list(chain(*credit_ends))]
+        mrt, first = self.mrt_args, self.accelerator.process_index * rows
+        step = Step(*everyone, max(widths), self.num_generations, mrt.mrt_alpha, mrt.mrt_horizon)
+        advantages = self.credit.advantages(step)[first : first + rows]
         if self.credit.per_token:
             advantages = advantages[:, :width]
         return torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])

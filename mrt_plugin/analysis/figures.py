@@ -18,6 +18,7 @@ import numpy as np
 
 from ..meta_prover import ESTIMATORS
 from ..progress import majority_curve, pass_at, progress
+from ..rollouts import Rollout
 from .runs import Run, estimate, standard_error
 
 
@@ -26,7 +27,6 @@ DASHES = ["--", "-.", "-", ":", (0, (5, 1, 1, 1)), (0, (1, 1))]
 MARKERS = ["s", "^", "o", "D", "v", "P"]
 SHADES = matplotlib.colors.LinearSegmentedColormap.from_list("episodes", plt.get_cmap("viridis")([0.1, 0.5, 0.85]))
 STYLE = {
-    "figure.figsize": (5.6, 3.8),
     "figure.constrained_layout.use": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -89,7 +89,7 @@ def draw_episodes(runs: Sequence[Run], figure) -> None:
     number of episodes; beside it, pass@k of k answers without any thinking.
     """
     for run, axes in zip(runs, figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], strict=True):
-        answered = [r for r in run.rollouts if len(r.prefix_votes) > 1 and all(r.prefix_votes)]
+        answered = _with_votes(run)
         [(points, _)] = Counter(len(r.prefix_votes) for r in answered).most_common(1)
         traces = [r for r in answered if len(r.prefix_votes) == points]
         episodes, samples = points - 1, len(traces[0].prefix_votes[0])
@@ -176,15 +176,15 @@ def _legend(axes) -> None:
     axes.figure.legend(handles, labels, loc="outside upper left", ncols=len(labels) if in_one_line else 1)
 
 
-def _have_votes(runs: Sequence[Run]) -> bool:
-    return all(any(len(r.prefix_votes) > 1 and all(r.prefix_votes) for r in run.rollouts) for run in runs)
+def _with_votes(run: Run) -> list[Rollout]:
+    return [r for r in run.rollouts if len(r.prefix_votes) > 1 and all(r.prefix_votes)]
 
 
 FIGURES: dict[str, tuple[Callable, Callable[[Sequence[Run]], bool]]] = {
     "majority": (draw_majority, lambda runs: True),
     "regret": (draw_regret, lambda runs: all(run.has_regret for run in runs)),
     "scaling": (draw_scaling, lambda runs: all(run.has_regret for run in runs)),
-    "episodes": (draw_episodes, _have_votes),
+    "episodes": (draw_episodes, lambda runs: all(map(_with_votes, runs))),
     "progress": (draw_progress, lambda runs: all(run.has_regret for run in runs)),
     "lengths": (draw_lengths, lambda runs: True),
     "training": (draw_training, lambda runs: any(training_lengths(run) for run in runs)),
@@ -194,11 +194,8 @@ FIGURES: dict[str, tuple[Callable, Callable[[Sequence[Run]], bool]]] = {
 
 def draw(runs: Sequence[Run], folder: Path, variant: str = "definition") -> dict[str, str]:
     """
-    Draws every figure for which runs of the same problems and budget have the data; `variant` is that of regret.
-
-    Returns:
-        `dict[str, str]`:
-            For the name of each figure drawn, what it shows.
+    Draws every figure for which runs of the same problems and budget have the data, and returns for the name of each
+    what it shows; `variant` is that of regret.
     """
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}

@@ -79,10 +79,7 @@ class Contract(TrainerCallback):
             setattr(trainer, name, watching.get(name, partial(self._call, name)))
         trainer.add_callback(self)
 
-    def on_step_end(self, *args, **kwargs):
-        self.check_called()
-
-    def check_called(self) -> None:
+    def on_step_end(self, *args, **kwargs) -> None:
         """Raises a `RuntimeError` that names a method which the step has not called."""
         for name in self.uncalled:
             raise RuntimeError(_moved(f"does not call GRPOTrainer.{name} {METHODS[name][1]}"))
@@ -104,7 +101,7 @@ class Contract(TrainerCallback):
             return type(self.trainer)._compute_loss(self.trainer, model, inputs)
         advantages = inputs["advantages"].detach().requires_grad_()
         loss = self._call(LOSS[0], model, {**inputs, "advantages": advantages})
-        self.check_called()
+        self.on_step_end()  # before the update
         apart = weighs_tokens_apart(loss, advantages, self.log_probabilities, inputs["completion_mask"])
         if apart is False:
             raise RuntimeError(_moved(f"mixes the advantages of tokens in GRPOTrainer.{LOSS[0]}"))

@@ -1,6 +1,7 @@
 r"""trl 0.18, Open-R1's pin, with the seams of 1.x that [`~mrt_plugin.MRTTrainer`] overrides."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 import trl
@@ -65,8 +66,9 @@ class GRPOTrainer18(trl.GRPOTrainer):
             self.max_prompt_length = self.args.max_prompt_length
 
     def _compute_loss(self, model, inputs):
-        if inputs["advantages"].dim() == 2:
-            inputs = {**inputs, "advantages": _PerToken(inputs["advantages"])}
+        advantages = inputs["advantages"]
+        if advantages.dim() == 2:  # where the loss asks for (B, 1), to broadcast it over the tokens
+            inputs = {**inputs, "advantages": SimpleNamespace(unsqueeze=lambda dim: advantages)}
         return super()._compute_loss(model, inputs)
 
 
@@ -96,13 +98,3 @@ class _TokenPrompts(_Delegate):
 
     def generate(self, prompts, **kwargs):
         return self._stood_in_for.generate([{"prompt_token_ids": ids} for ids in self._prompt_ids], **kwargs)
-
-
-class _PerToken:
-    """Advantages of shape (B, T) for a loss that broadcasts (B,) over the tokens."""
-
-    def __init__(self, advantages: torch.Tensor):
-        self.advantages = advantages
-
-    def unsqueeze(self, dim: int) -> torch.Tensor:
-        return self.advantages
