@@ -14,15 +14,7 @@ from .meta_prover import ESTIMATORS
 
 @dataclass
 class MetaProverArguments:
-    """
-    How success probabilities are measured. A field's `help` says what it does, its unit, and the paper's value.
-
-    ```python
-    >>> MetaProverArguments(mrt_samples=8).mrt_estimator
-    'sample'
-
-    ```
-    """
+    """How success probabilities are measured. A field's `help` says what it does, its unit, and the paper's value."""
 
     mrt_episodes: int = field(
         default=6,
@@ -54,12 +46,10 @@ class MetaProverArguments:
         },
     )
     mrt_answer_tokens: int = field(
-        default=4096,
-        metadata={"help": "Most tokens of a meta-prover's answer. The paper's analysis: 4096."},
+        default=4096, metadata={"help": "Most tokens of a meta-prover's answer. The paper's analysis: 4096."}
     )
     mrt_answer_temperature: float = field(
-        default=0.7,
-        metadata={"help": "Temperature of the meta-prover's answers. The paper's analysis: 0.7."},
+        default=0.7, metadata={"help": "Temperature of the meta-prover's answers. The paper's analysis: 0.7."}
     )
 
     def __post_init__(self):
@@ -75,15 +65,7 @@ class MetaProverArguments:
 
 @dataclass
 class MRTArguments(MetaProverArguments):
-    """
-    Arguments of training with MRT, beside those of [`MetaProverArguments`].
-
-    ```python
-    >>> MRTArguments(mrt_credit="mixed", mrt_prefix="online").mrt_alpha
-    1.0
-
-    ```
-    """
+    """Arguments of training with MRT, beside those of [`MetaProverArguments`]."""
 
     mrt_credit: str = field(
         default="auto",
@@ -131,8 +113,7 @@ class MRTArguments(MetaProverArguments):
         metadata={"help": "Measure regret on held-out problems every so many optimiser steps; 0 never does."},
     )
     mrt_regret_problems: int = field(
-        default=32,
-        metadata={"help": "How many problems of the evaluation split to measure regret on."},
+        default=32, metadata={"help": "How many problems of the evaluation split to measure regret on."}
     )
 
     def __post_init__(self):

@@ -19,11 +19,7 @@ from .upstream.trainer import generating_policy, text_tokenizer
 
 def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[str, float]:
     """
-    Metrics of one training step.
-
-    Args:
-        measurements (`Sequence[Measurement]`): What the meta-prover did, on all ranks.
-        seconds (`float`): How long it took.
+    Metrics of one training step, from what the meta-prover did on all ranks and how many seconds it took.
 
     Returns:
         `dict[str, float]`:
@@ -61,13 +57,8 @@ class MRTCallback(TrainerCallback):
     Measures regret on held-out problems with the live policy, every `mrt_regret_steps` optimiser steps: one
     rollout for each of the first `mrt_regret_problems` rows of the evaluation split, normalised regret at a budget
     of `max_completion_length` tokens, as `mrt/regret`. The training run draws the same random numbers with and
-    without it.
-
-    [`~mrt_plugin.MRTTrainer`] adds one to itself.
+    without it. [`~mrt_plugin.MRTTrainer`] adds one to itself.
     """
-
-    def __init__(self):
-        self.trainer = None
 
     def bind(self, trainer) -> None:
         """Gives the callback its trainer, which transformers does not hand to callbacks."""
@@ -96,10 +87,8 @@ class MRTCallback(TrainerCallback):
         )
         with generating_policy(trainer) as policy:
             meta_prover = build_meta_prover(mrt, PolicySampler(policy, text_tokenizer(trainer)), trainer.args.seed)
-            prompts = trainer.bare_prompt_ids(rows)
-            rollouts = roll_out(
-                meta_prover, prompts, [row["solution"] for row in rows], settings, episodes=mrt.mrt_episodes
-            )
+            prompts, solutions = trainer.bare_prompt_ids(rows), [row["solution"] for row in rows]
+            rollouts = roll_out(meta_prover, prompts, solutions, settings, mrt.mrt_episodes)
         rollouts = [replace(rollout, problem_id=mine[rollout.problem_id]) for rollout in rollouts]
         return regret_at(gather_object(rollouts), trainer.args.max_completion_length)
 

@@ -44,10 +44,8 @@ _KEPT_VARIABLES = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"}
 
 class Verdict(enum.Enum):
     """
-    What grading one answer came to.
-
-    `TIMED_OUT` means that math-verify came to nothing within the time or memory limit, also when the worker died over
-    the answer. It says nothing about the answer, so count it apart from `WRONG`.
+    What grading one answer came to. `TIMED_OUT` (math-verify reached the time or memory limit, or died over the
+    answer) says nothing about the answer, so count it apart from `WRONG`.
     """
 
     RIGHT = "right"
@@ -67,10 +65,8 @@ def _preparation_without_main(name: str) -> dict:
 
 class _Popen(popen_spawn_posix.Popen):
     """
-    Starts a child that does not import the parent's `__main__`, which would run an unguarded training script again.
-
-    multiprocessing has no switch for it, so this is its own `_launch`, only that it finds another `spawn` module.
-    Nothing is patched: other users of multiprocessing notice nothing.
+    Starts a child that does not import the parent's `__main__`, which would run an unguarded training script again:
+    multiprocessing's own `_launch`, only that it finds another `spawn` module. Other users of it notice nothing.
     """
 
     _spawn = types.SimpleNamespace(**{**vars(spawn), "get_preparation_data": _preparation_without_main})
@@ -135,8 +131,7 @@ def judge_in_workers(questions: Sequence[tuple[str, str]]) -> dict[tuple[str, st
     for attempt in range(3 if questions else 0):
         pool = _current_pool()
         try:
-            size = min(CHUNK, -(-len(questions) // (4 * pool.workers)))  # small enough to keep all workers busy
-            while size:
+            for size in (min(CHUNK, -(-len(questions) // (4 * pool.workers))), 1):  # which keeps all workers busy
                 left = [question for question in questions if question not in verdicts]
                 chunks = [left[start : start + size] for start in range(0, len(left), size)]
                 for chunk, future in [(chunk, pool.ask(chunk)) for chunk in chunks]:
@@ -144,7 +139,6 @@ def judge_in_workers(questions: Sequence[tuple[str, str]]) -> dict[tuple[str, st
                     if found is None and size == 1:
                         found = [Verdict.TIMED_OUT]
                     verdicts.update(zip(chunk, found or [], strict=False))
-                size = 1 if size > 1 else 0
             break
         except RuntimeError:  # a broken pool: Pebble has no narrower error for one that broke under another thread
             if attempt == 2:
@@ -225,13 +219,11 @@ def _judge(essence: str, gold: str) -> Verdict:
     # In seconds of processor time. Should the parent be killed, nobody else would end a worker that hangs.
     signal.setitimer(signal.ITIMER_PROF, 2 * TIME_LIMIT)
     try:
-        gold_parsed = _parse_gold(gold)
-        if not gold_parsed:
+        if not (right := _parse_gold(gold)):
             return Verdict.UNPARSEABLE_GOLD
-        answer_parsed = _parse_answer(essence)
-        if not answer_parsed:
+        if not (answer := _parse_answer(essence)):
             return Verdict.NO_ANSWER
-        return Verdict.RIGHT if verify(gold_parsed, answer_parsed, timeout_seconds=0) else Verdict.WRONG
+        return Verdict.RIGHT if verify(right, answer, timeout_seconds=0) else Verdict.WRONG
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         _drop_caches_if_large()

@@ -48,10 +48,6 @@ def mrt_accuracy(
             [`~mrt_plugin.MRTTrainer`]; without it, only a completion that holds `<think>` itself is known to be cut.
         log_metric (`callable`, *optional*): Given by TRL's trainer, to log the number of time-outs.
 
-    Returns:
-        `list[float | None]`:
-            One reward each; `None` where the gold answer cannot be parsed or the grader ran out of time.
-
     Example:
     ```python
     >>> mrt_accuracy(["Hm.\n</think>\n\\boxed{5}", "<think>\n\\boxed{5}"], solution=["5", "5"])
@@ -78,24 +74,18 @@ def mrt_progress(
     **kwargs,
 ) -> list[float | None]:
     r"""
-    Progress that a rollout made from its prefix: `r - J(prefix)`.
+    Progress that a rollout made from its prefix: `r - J(prefix)`, in [-1, 1].
 
     As a scalar it means something only where a group mixes rollouts that continue with rollouts that are forced to
-    stop, as [`~mrt_plugin.MRTTrainer`] arranges it with `mrt_credit: mixed`. Where all rollouts of a group share a
-    prefix, J is one constant, and GRPO's group mean cancels it.
+    stop, as [`~mrt_plugin.MRTTrainer`] arranges it with `mrt_credit: mixed` ([`~mrt_plugin.credit`] says why).
 
     Args:
-        completions (`list[str]` or `list[list[dict]]`): Completions, with the prefix that they continue.
-        solution (`list[str]`): Gold answers.
+        completions, solution, thinking_opened:
+            As in [`mrt_accuracy`]. Completions hold the prefix that they continue.
         prefix_success (`list[float]`): J of each row's prefix: a column of the data set, or given by `MRTTrainer`.
         continues (`list[bool]`, *optional*):
             Whether the row thinks on after its prefix; a row that is forced to stop makes no progress. Given by
             `MRTTrainer`.
-        thinking_opened (`list[bool]`, *optional*): As in [`mrt_accuracy`].
-
-    Returns:
-        `list[float | None]`:
-            One reward each, in [-1, 1].
 
     Raises:
         `ValueError`: If nobody measured J.
@@ -135,20 +125,14 @@ def mrt_length_penalty(
     **kwargs,
 ) -> list[float | None]:
     r"""
-    The length-penalty baseline (arXiv 2502.04463): a right answer is worth `1 - alpha * sigmoid((L - mean) /
-    std)`, a wrong one 0. L is the completion's length in tokens; mean and std are those of the right answers to
-    the same prompt.
+    The length-penalty baseline (arXiv 2502.04463): a right answer is worth `1 - alpha * sigmoid((L - mean) / std)`, a
+    wrong one 0. L is the completion's length in tokens; mean and std are those of the right answers to the same
+    prompt, whose rows are neighbours.
 
     Args:
-        prompts (`list`): Prompts; neighbours with the same prompt form a group.
-        completions (`list[str]` or `list[list[dict]]`): Completions.
-        completion_ids (`list[list[int]]`): Their token ids.
-        solution (`list[str]`): Gold answers.
+        prompts, completions, completion_ids, solution, **kwargs:
+            As in [`mrt_accuracy`], and as TRL gives them.
         alpha (`float`, *optional*, defaults to `0.1`): Weight of the penalty, in [0, 1).
-
-    Returns:
-        `list[float | None]`:
-            One reward each, in [0, 1].
 
     Example:
     ```python
@@ -158,15 +142,13 @@ def mrt_length_penalty(
 
     ```
     """
-    outcome_rewards = mrt_accuracy(completions, solution, **kwargs)
-    lengths = [len(token_ids) for token_ids in completion_ids]
-    rewards = []
+    rewards = mrt_accuracy(completions, solution, **kwargs)
     for _, group in groupby(range(len(prompts)), key=lambda i: prompts[i]):
-        rows = list(group)
-        right = [lengths[i] for i in rows if outcome_rewards[i]]
-        mean = sum(right) / max(len(right), 1)
-        std = math.sqrt(sum((length - mean) ** 2 for length in right) / max(len(right), 1))
-        for i in rows:
-            penalty = 1 / (1 + math.exp(-(lengths[i] - mean) / (std or 1.0))) if outcome_rewards[i] else 0.0
-            rewards.append(outcome_rewards[i] and outcome_rewards[i] * (1 - alpha * penalty))
+        right = [i for i in group if rewards[i]]
+        lengths = [len(completion_ids[i]) for i in right]
+        mean = sum(lengths) / max(len(right), 1)
+        std = math.sqrt(sum((length - mean) ** 2 for length in lengths) / max(len(right), 1))
+        for i, length in zip(right, lengths, strict=True):
+            penalty = 1 / (1 + math.exp(-(length - mean) / (std or 1.0)))
+            rewards[i] = 1 - alpha * penalty
     return rewards

@@ -23,18 +23,13 @@ from .upstream.trainer import text_tokenizer
 @dataclass(frozen=True)
 class Start:
     """
-    Where a rollout starts, beyond its prompt.
-
-    Args:
-        token_ids (`list[int]`):
-            Thinking that it continues and, if it is forced to stop, the text that makes it: context, never a target.
-        success (`float`): J of the prefix; NaN where it is not measured.
-        continues (`bool`): Whether it thinks on.
+    Where a rollout starts, beyond its prompt: after thinking and, where it is forced to stop, the text that makes it.
+    Both are context, never a target.
     """
 
     token_ids: list[int]
-    success: float
-    continues: bool
+    success: float  # J of the prefix; NaN where it is not measured
+    continues: bool  # whether it thinks on
 
 
 class Prefix(NamedTuple):
@@ -46,17 +41,7 @@ class Prefix(NamedTuple):
 
 
 def starting_points(trainer, inputs: list[dict]) -> list[Start]:
-    """
-    Where each row of a step starts: one prefix for each group, after which a credit may force half of it to stop.
-
-    Args:
-        trainer ([`~mrt_plugin.MRTTrainer`]):
-            Its arguments say where prefixes come from.
-        inputs (`list[dict]`): The B rows of this rank.
-
-    Returns:
-        `list[Start]` of length B.
-    """
+    """Where each row of a rank starts: after the prefix of its group, half of which a credit may force to stop."""
     size, first = trainer.num_generations, trainer.accelerator.process_index * len(inputs)
     groups = [(first + row) // size for row in range(len(inputs))]
     # A group may span ranks: the one that holds its first row decides.
@@ -65,9 +50,9 @@ def starting_points(trainer, inputs: list[dict]) -> list[Start]:
     prefixes = {group: prefix for local in gather_object([find(trainer, leaders)]) for group, prefix in local.items()}
     starts = []
     for row, group in enumerate(groups):
-        prefix = prefixes[group]
+        going_on, stopping, success = prefixes[group]
         forced = trainer.credit.mixes_groups and (first + row) % size >= size // 2
-        starts.append(Start(prefix.stopping if forced else prefix.going_on, prefix.success, continues=not forced))
+        starts.append(Start(stopping if forced else going_on, success, continues=not forced))
     return starts
 
 

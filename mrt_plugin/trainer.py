@@ -26,7 +26,7 @@ from .engines.rollouts import live_sampler, rollout_engine
 from .grading_pool import warm_up
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from .rewards import completion_text
-from .settings import resolve
+from .settings import resolve, reward_name
 from .starts import Start, starting_points
 from .traces import Trace, opening_ids, segment
 from .upstream.contract import Contract
@@ -38,20 +38,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class StepInProgress:
-    """
-    What the hooks of one step hand to each other.
+    """What the hooks of one step hand to each other."""
 
-    Args:
-        starts (`list[Start]`): Where its rows start; empty where they start at the bare problem.
-        prompt_ids (`list[list[int]]`, *optional*):
-            Prompts as they are given to the policy; a `rollout_func` does without.
-        rewards (`torch.Tensor` of shape (B, F), *optional*):
-            Rewards of this rank's rows; NaN where a function skipped the row.
-    """
-
-    starts: list[Start] = field(default_factory=list)
-    prompt_ids: list[list[int]] | None = None
-    rewards: torch.Tensor | None = None
+    starts: list[Start] = field(default_factory=list)  # of its rows; empty where they start at the bare problem
+    prompt_ids: list[list[int]] | None = None  # as they are given to the policy; a `rollout_func` does without
+    rewards: torch.Tensor | None = None  # (B, F), of this rank's rows; NaN where a function skipped the row
 
 
 class MRTTrainer(GRPOTrainer):
@@ -92,19 +83,20 @@ class MRTTrainer(GRPOTrainer):
 
     def __init__(self, model, reward_funcs, args=None, **kwargs):
         args = MRTConfig(output_dir="mrt") if args is None else copy.copy(args)
-        self.settings = resolve(reward_funcs if isinstance(reward_funcs, list) else [reward_funcs], args, kwargs)
-        self.mrt_args, self.credit = self.settings.mrt, self.settings.credit
-        args.reward_weights = self.settings.reward_weights
-        if not self.credit.active and "mrt_progress" in self.settings.asked:
+        asked = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        settings = resolve(asked, args, kwargs)
+        self.mrt_args, self.credit = settings.mrt, settings.credit
+        args.reward_weights = settings.reward_weights
+        if not self.credit.active and "mrt_progress" in map(reward_name, asked):
             logger.warning(
                 "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from "
                 "the outcome by one constant in each group; group normalisation cancels it. It is left out."
             )
         self._in_progress = StepInProgress()
-        if self.settings.grades:
+        if settings.grades:
             warm_up()
-        contract = Contract(self.credit.active, self.settings.grades, self.credit.per_token)
-        super().__init__(model, self.settings.reward_funcs, args, **kwargs)
+        contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
+        super().__init__(model, settings.reward_funcs, args, **kwargs)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
@@ -183,43 +175,27 @@ class MRTTrainer(GRPOTrainer):
         total = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
         mine = (output["advantages"].float().cpu().numpy(), total.cpu().numpy(), success, credit_ends, width)
         outcome, rewards, success, credit_ends, widths = zip(*gather_object([mine]), strict=True)
-        advantages = self.credit.advantages(
-            Step(
-                np.concatenate(outcome),
-                np.concatenate(rewards),
-                list(chain(*success)),
-                list(chain(*credit_ends)),
-                max(widths),
-                self.num_generations,
-                self.mrt_args.mrt_alpha,
-                self.mrt_args.mrt_horizon,
-            )
-        )
-        first = self.accelerator.process_index * rows
-        advantages = advantages[first : first + rows]
+        everyone = [np.concatenate(outcome), np.concatenate(rewards), list(chain(*success)), list(chain(*credit_ends))]
+        mrt, first = self.mrt_args, self.accelerator.process_index * rows
+        step = Step(*everyone, max(widths), self.num_generations, mrt.mrt_alpha, mrt.mrt_horizon)
+        advantages = self.credit.advantages(step)[first : first + rows]
         if self.credit.per_token:
             advantages = advantages[:, :width]
         return torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])
 
     def _measure_episodes(self, inputs: list[dict], output: dict) -> tuple[list[np.ndarray], list[list[int]]]:
         """Of each row J after 0, ..., G episodes, and where these end, in completion tokens."""
-        traces = []
+        tokenizer, episodes, traces, credit_ends = text_tokenizer(self), self.mrt_args.mrt_episodes, [], []
         for row, example in enumerate(inputs):
             prompt_ids = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
             completion_ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
-            traces.append(
-                segment(
-                    text_tokenizer(self), prompt_ids, completion_ids, example["solution"], self.mrt_args.mrt_episodes
-                )
-            )
+            traces.append(segment(tokenizer, prompt_ids, completion_ids, example["solution"], episodes))
+            credit_ends.append([end - len(prompt_ids) for end in traces[-1].credit_ends])
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
         for row, measurement in zip(thinks, self.measure([traces[row] for row in thinks]), strict=True):
             success[row] = measurement.success_probability
-        lengths = output["prompt_mask"].sum(-1).tolist()
-        return success, [
-            [end - length for end in trace.credit_ends] for trace, length in zip(traces, lengths, strict=True)
-        ]
+        return success, credit_ends
 
 
 def _prepend(head: str, completion: str | list[dict]):

@@ -59,8 +59,7 @@ class EvaluationArguments(JobArguments):
     )
     extension_tokens: int = field(default=2048, metadata={"help": "Most tokens of an extension. The paper: 2048."})
     attempts: int = field(
-        default=1,
-        metadata={"help": "Linearized search, if above 1: attempts that follow each other in one stream."},
+        default=1, metadata={"help": "Linearized search, if above 1: attempts that follow each other in one stream."}
     )
     window: int = field(
         default=1, metadata={"help": "Linearized search: how many of the last attempts the next one sees."}
@@ -156,9 +155,8 @@ def _measure(streams: list[Stream], sampler: Sampler, seed: int, args, mrt_args)
     thinking = [index for index, trace in enumerate(traces) if trace.episodes]  # the others have nothing to extend
     settings = replace(rollout_settings(args, seed + 2), max_new_tokens=args.extension_tokens)
     longer = extend(sampler, [traces[index] for index in thinking], args.extensions, settings)
-    for index, trace, measurement in zip(
-        thinking, longer, prover.success_probabilities(longer, whole=True), strict=True
-    ):
+    measured = prover.success_probabilities(longer, whole=True)
+    for index, trace, measurement in zip(thinking, longer, measured, strict=True):
         columns[index]["extension_success"] = measurement.success_probability.tolist()
         columns[index]["extension_tokens"] = spent_tokens(trace, measurement, len(streams[index].prompt_ids))
     return columns
@@ -166,8 +164,8 @@ def _measure(streams: list[Stream], sampler: Sampler, seed: int, args, mrt_args)
 
 def _vote(rows: list[dict], own: list[Answer]) -> None:
     """Turns the answers to one problem into votes."""
-    forced = [answer for row in rows for at_prefix in row["prefix_votes"] or () for answer in at_prefix]
-    cast = iter(votes([a.text for a in [*own, *forced]], [a.verdict for a in [*own, *forced]]))
+    answers = own + [answer for row in rows for at_prefix in row["prefix_votes"] or () for answer in at_prefix]
+    cast = iter(votes([answer.text for answer in answers], [answer.verdict for answer in answers]))
     for row in rows:
         row["vote"] = next(cast)
     for row in rows:
@@ -177,9 +175,8 @@ def _vote(rows: list[dict], own: list[Answer]) -> None:
 
 def _room_behind(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -> int:
     """Most tokens behind a first attempt."""
-    if args.regret:
-        longer = args.extensions * (args.extension_tokens + 8)  # and a few for each cue
-        return longer + answer_room(tokenizer, mrt_args)
+    if args.regret:  # with a few for each cue
+        return args.extensions * (args.extension_tokens + 8) + answer_room(tokenizer, mrt_args)
     cue = len(tokenize(tokenizer, args.continuation)) + 2
     return min(args.window, args.attempts - 1) * (args.max_completion_length + cue)
 

@@ -21,18 +21,11 @@ MEASURED_EVERY = 2
 
 def extend(sampler: Sampler, traces: Sequence[Trace], extensions: int, settings: SamplingSettings) -> list[Trace]:
     """
-    Budget forcing: makes finished thinking go on.
+    Budget forcing: makes the finished thinking of N traces go on, `extensions` times, with one call to the sampler
+    each time.
 
-    Each extension appends a line break and a cue, and lets the model think to its next `</think>`. Where it is cut
+    An extension appends a line break and a cue, and lets the model think to its next `</think>`. Where it is cut
     before that, its last paragraph is dropped. Where there is no room for it, the thinking stays as it is.
-
-    Args:
-        sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
-            The policy.
-        traces (`Sequence[Trace]`): N traces.
-        extensions (`int`): How many, one after the other; one call to the sampler each.
-        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
-            How to draw one.
 
     Returns:
         `list[Trace]`:
@@ -77,19 +70,9 @@ def linearize(
     settings: SamplingSettings,
 ) -> list[list[Completion]]:
     """
-    Linearized search: attempts that follow each other in one stream, of which the model sees the most recent. An
-    attempt for which there is no room is empty, and cut.
-
-    Args:
-        sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
-            The policy.
-        prompts (`Sequence[Sequence[int]]`): Token ids of N prompts.
-        first (`Sequence[Completion]`): A first attempt at each.
-        attempts (`int`): Attempts in a stream, the first included; one call to the sampler for each further one.
-        window (`int`): How many of the last attempts the model sees when it begins the next.
-        continuation (`str`): What the next one begins with, after a blank line.
-        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`]):
-            How to draw one.
+    Linearized search: goes on from the `first` attempt at each of N prompts until its stream has so many `attempts`,
+    with one call to the sampler for each further one. It begins with the `continuation`, after a blank line, and the
+    model sees the last `window` attempts before it. An attempt for which there is no room is empty, and cut.
 
     Returns:
         `list[list[Completion]]`:

@@ -8,11 +8,7 @@ from ..meta_prover import bare_answer
 
 def votes(answers: Sequence[str], verdicts: Sequence[Verdict]) -> list[int | None]:
     r"""
-    What each of a problem's answers votes for.
-
-    Args:
-        answers (`Sequence[str]` of length N): Answer texts, as they are graded.
-        verdicts (`Sequence[Verdict]` of length N): What grading them came to.
+    What each of a problem's N answers votes for, given what grading them came to.
 
     Returns:
         `list[int | None]` of length N:

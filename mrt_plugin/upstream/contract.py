@@ -37,7 +37,7 @@ VLLM += ["vllm_generation.sync_weights", "vllm_generation.generate"] if TRL_1 el
 
 class Contract(TrainerCallback):
     """
-    Holds TRL to what MRT leans on, up to the end of a trainer's first step.
+    Holds TRL to what MRT leans on, up to the end of a trainer's first step. It is made before the model is loaded.
 
     Args:
         credit, graded, per_token (`bool`):
@@ -46,13 +46,6 @@ class Contract(TrainerCallback):
 
     Raises:
         `ImportError`: If TRL lacks a method, or its parameters are others.
-
-    Example:
-    ```python
-    contract = Contract(credit=True, graded=True, per_token=True)  # before the model is loaded
-    super().__init__(model, reward_funcs, args, **kwargs)
-    contract.watch(self)
-    ```
     """
 
     def __init__(self, credit: bool, graded: bool, per_token: bool):
@@ -86,10 +79,7 @@ class Contract(TrainerCallback):
             setattr(trainer, name, watching.get(name, partial(self._call, name)))
         trainer.add_callback(self)
 
-    def on_step_end(self, *args, **kwargs):
-        self.check_called()
-
-    def check_called(self) -> None:
+    def on_step_end(self, *args, **kwargs) -> None:
         """Raises a `RuntimeError` that names a method which the step has not called."""
         for name in self.uncalled:
             raise RuntimeError(_moved(f"does not call GRPOTrainer.{name} {METHODS[name][1]}"))
@@ -111,7 +101,7 @@ class Contract(TrainerCallback):
             return type(self.trainer)._compute_loss(self.trainer, model, inputs)
         advantages = inputs["advantages"].detach().requires_grad_()
         loss = self._call(LOSS[0], model, {**inputs, "advantages": advantages})
-        self.check_called()
+        self.on_step_end()  # before the update
         apart = weighs_tokens_apart(loss, advantages, self.log_probabilities, inputs["completion_mask"])
         if apart is False:
             raise RuntimeError(_moved(f"mixes the advantages of tokens in GRPOTrainer.{LOSS[0]}"))
@@ -128,13 +118,9 @@ def weighs_tokens_apart(
     Whether a loss weighs the log-probability of each token by that token's advantage and by no other; `None` where it
     does not show, as no token is trained on.
 
-    The loss is differentiated by the advantages of some tokens, then by the log-probabilities: only those of the same
-    tokens may show. Tokens are chosen by a bit of their number, so that any two are told apart. The model is left out.
-
-    Args:
-        loss (`torch.Tensor`): A number; its graph is kept.
-        advantages, log_probabilities, mask (`torch.Tensor` of shape (B, T)):
-            Of each token; the mask is 0 where it is not trained on.
+    The loss, whose graph is kept, is differentiated by the advantages of some tokens, then by the log-probabilities:
+    only those of the same tokens may show. Tokens are chosen by a bit of their number, so that any two are told apart.
+    The model is left out. The tensors have shape (B, T); the mask is 0 where a token is not trained on.
 
     ```python
     >>> advantages, log_probabilities = torch.zeros(2, 2, 3, requires_grad=True)

@@ -90,19 +90,13 @@ def _complete_18(trainer, prompt_ids: list[list[int]], n: int, settings: Samplin
             sampling_params=SamplingParams(**sampling, detokenize=False),
             use_tqdm=False,
         )
-        completions = [
-            Completion(list(completion.token_ids), completion.finish_reason == "stop")
-            for output in outputs
-            for completion in output.outputs
-        ]
+        drawn = [one for output in outputs for one in output.outputs]
+        completions = [Completion(list(one.token_ids), one.finish_reason == "stop") for one in drawn]
     return _grouped(completions, n)[rank * len(prompt_ids) : (rank + 1) * len(prompt_ids)]
 
 
 complete = _complete_1 if TRL_1 else _complete_18
-"""
-`complete(trainer, prompt_ids, n, settings)` gives `n` completions for each prompt. To be called on every rank, with as
-many prompts on each.
-"""
+"""Gives `n` completions for each prompt; to be called on every rank, with as many prompts on each."""
 
 
 def _by_last_token(trainer, drawn: list[list[int]]) -> list[Completion]:
