@@ -45,17 +45,16 @@ smoke: install
 	.venv/bin/pip install --quiet gguf
 	OMP_NUM_THREADS=$$(nproc) PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/smollm2/smoke.sh
 
-# Hours; a run that is in docs/results/runs is not done again.
+# Many hours; a training that is in study/records is not made again.
 reproduce: install
-	.venv/bin/python recipes/tiny-cpu/reproduce.py
+	.venv/bin/python -m study.reproduce
 	$(MAKE) results
 
 reproduce-fast: install
-	.venv/bin/python recipes/tiny-cpu/reproduce.py --fast
-	.venv/bin/python recipes/tiny-cpu/results.py runs/reproduce-fast/runs --page runs/reproduce-fast/results.md
+	.venv/bin/python -m study.reproduce --fast
 
 results: install
-	.venv/bin/python recipes/tiny-cpu/results.py
+	.venv/bin/python -m study.first.results
 
 test: install
 	.venv/bin/python -m pytest

@@ -57,7 +57,7 @@ def measurements(model: Path, task: Task, start: Path, out: Path) -> dict:
     test = evaluate(model, task, start, out, "test")
     first: dict[str, list[bool]] = {}
     for row in completions(out / f"{model.name}-test"):
-        found = re.search(r"x=(\d)", row["completion"])
+        found = re.search(r"(?<!\*)x=(\d)", row["completion"])
         first.setdefault(row["problem_id"], []).append(bool(found and found[1] == row["solution"]))
     curves = [rollout.success_probability for rollout in test.rollouts]
     steps = [(before, gain) for curve in curves for before, gain in zip(curve, progress(curve), strict=False)]

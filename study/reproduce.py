@@ -25,7 +25,7 @@ from multiprocessing import Process
 from pathlib import Path
 
 from .measure import measurements
-from .plan import HARD, MAIN, plan
+from .plan import HARD, MAIN, plan, setting_of
 from .settings import RECORDS, START, TASKS, Setting
 from .train import prepare, train
 
@@ -60,7 +60,7 @@ def run(name: str, setting: Setting | None, start: Path, out: Path, records: Pat
     partial = records / f"{name}.part"
     partial.write_text(json.dumps(found) + "\n")
     partial.rename(records / f"{name}.json")
-    shutil.rmtree(out)
+    shutil.rmtree(out, ignore_errors=True)
     right = found["validation"]
     print(f"{name}: {seconds:.0f} s; on validation problems {json.dumps(right)}", flush=True)
 
@@ -78,12 +78,8 @@ def trainings(records: Path, starts: Path = START) -> list[dict]:
     found = [record for record in read(records) if "seed" in record]
     for record in found:
         if record["start"] != digest(starts / record["task"]):
-            raise ValueError(f"{setting_name(record)} is of another warm start than {starts}; remove one of them.")
+            raise ValueError(f"{setting_of(record).name} is of another warm start than {starts}; remove one of them.")
     return found
-
-
-def setting_name(record: dict) -> str:
-    return "-".join(str(record[name]) for name in ("task", "method", "learning_rate", "seed", "steps"))
 
 
 def work(folder: Path, records: Path, starts: Path, fast: bool) -> None:

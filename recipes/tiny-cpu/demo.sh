@@ -17,7 +17,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 done_already() { [ -e "$1" ] && echo "already in $1"; }
 
 say "1/5  Make problems, a tokenizer, and a very small model with random weights"
-done_already $out/base/model.safetensors || python $recipes/make_problems.py --output $out
+done_already $out/base/model.safetensors || python -m study.tasks.search --output $out
 
 say "2/5  Warm start: fine-tune it on traces that search, but badly"
 done_already $out/warm-start/model.safetensors ||

@@ -65,19 +65,19 @@ def read_attempt(a: int, terms: list[int], paragraphs: list[str]) -> tuple[list[
     if len(paragraphs) != 3:
         return None
     sums = "".join(rf"(\d)\+{term}=(\d), " for term in terms[1:])
-    work = re.fullmatch(rf"{sums}-(\d)=(\d), x=(\d)\.", paragraphs[1]) if paragraphs[1][:2] != "x=" else None
-    found = re.search(r"x=(\d)\.$", paragraphs[1])
+    work = re.fullmatch(rf"{sums}{a}\*x=(\d), x=(\d)\.", paragraphs[1]) if paragraphs[1][:2] != "x=" else None
+    found = re.search(r"\bx=(\d)\.$", paragraphs[1])
     steps = "".join(rf", (\d)\+{term}=(\d)" for term in terms)
     check = re.fullmatch(rf"{a}\*(\d)=(\d){steps} \((yes|no)\)\.", paragraphs[2])
     if not found or not check or (work is None and paragraphs[1][:2] != "x="):
         return None
     slips, total = [], terms[0]
     if work:
-        *results, negated, negative, x = map(int, work.groups())
+        *results, negative, x = map(int, work.groups())
         for term, before, result in zip(terms[1:], results[::2], results[1::2], strict=True):
             slips.append(before != total or (before + term - result) % MODULUS != 0)
             total = result
-        slips += [negated != total or (negated + negative) % MODULUS != 0, (a * x - negative) % MODULUS != 0]
+        slips += [(total + negative) % MODULUS != 0, (a * x - negative) % MODULUS != 0]
     value, *numbers, verdict = check.groups()
     numbers, total = list(map(int, numbers)), a * int(found[1])
     wrong = value != found[1] or (total - numbers[0]) % MODULUS != 0

@@ -4,10 +4,10 @@ A third task: the model gets there in the end, by attempts that it checks and ma
     python -m study.tasks.revise hard --output runs/hard
 
 A problem asks for the x with a*x + b + c + d = 0 (mod 7). An attempt is one episode of three paragraphs: an opening;
-four small results, one after the other (b+c, +d, the negative of that, x); and a check by substitution, which ends in
-yes or no. In the traces each result is wrong with probability `slip`, and what follows is right for what
-stands there; the check never is wrong. After a no the trace attempts again, or gives up and guesses; after a yes it
-answers, or idly checks once more. So almost every trace can end well, and how soon it does depends on slips.
+four small results, one after the other (b+c, +d, the negative of that, which is a*x, and x); and a check by
+substitution, which ends in yes or no. In the traces each result is wrong with probability `slip`, and what follows is
+right for what stands there; the check never is wrong. After a no the trace attempts again, or gives up and guesses;
+after a yes it answers, or idly checks once more. So almost every trace can end well, and slips decide how soon.
 
 Neither results nor guesses make use of the solution: a slip is any other digit, a guess is any digit. The settings
 differ in the dials; in `uneven` also problems do, whose attempts are longer and less often right, the more terms.
@@ -86,7 +86,7 @@ def make_attempt(opening: str, coefficients: Coefficients, slip: float, rng: ran
     negative = slipping(-total, slip, rng)
     x = slipping(negative * pow(a, -1, MODULUS), slip, rng)
     checked, right = check(x, coefficients)
-    return f"{opening}.\n\n{', '.join([*results, f'-{total}={negative}', f'x={x}'])}.\n\n{checked}", x, right
+    return f"{opening}.\n\n{', '.join([*results, f'{a}*x={negative}', f'x={x}'])}.\n\n{checked}", x, right
 
 
 def slipping(result: int, slip: float, rng: random.Random) -> int:
