@@ -52,8 +52,10 @@ reproduce: install
 
 reproduce-fast: install
 	.venv/bin/python -m study.reproduce --fast
+	.venv/bin/python -m study.results runs/reproduce-fast/records --page runs/reproduce-fast/results.md
 
 results: install
+	.venv/bin/python -m study.results
 	.venv/bin/python -m study.first.results
 
 test: install
