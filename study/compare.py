@@ -19,6 +19,7 @@ from .settings import BASELINE, TASKS, varied
 RESAMPLES = 1000
 START = "warm start"
 LEVEL = 0.9  # of answers that are right, for "tokens to be right in 0.9"
+WINDOW = 4  # evaluations of a stretch of training
 LAST = 3  # evaluations at the end of a training, whose mean is what it comes to
 
 
@@ -124,6 +125,18 @@ def over(gain: float, of_baseline: float) -> float:
 def gain_ratio(ours: float, baseline: float, start: float) -> float:
     """What a method gains over the warm start, in gains of the baseline."""
     return over(ours - start, baseline - start)
+
+
+def gained(results: Results, method: str, evaluations: int = WINDOW) -> tuple[np.ndarray, np.ndarray]:
+    """
+    For each seed and stretch of a training: the share of groups in which the outcome is silent, and the share of its
+    regret that the policy loses. Both (seeds, stretches); the last, shorter stretch is left out.
+    """
+    silent, regret = (results.curves(method, column) for column in ("silent", "regret"))
+    stretches = (regret.shape[1] - 1) // evaluations
+    ends = np.arange(stretches + 1) * evaluations
+    silent = silent[:, 1 : ends[-1] + 1].reshape(len(silent), stretches, evaluations).mean(axis=-1)
+    return silent, 1 - regret[:, ends[1:]] / regret[:, ends[:-1]]
 
 
 def reach(results: Results, method: str, axis: Callable[[str], np.ndarray]) -> Estimate:

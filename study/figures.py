@@ -7,8 +7,8 @@ import numpy as np
 
 from mrt_plugin.analysis.figures import COLORS, DASHES, STYLE
 
-from .compare import START, Results, interval
-from .settings import BASELINE, CHOSEN, RIVAL
+from .compare import START, WINDOW, Results, gained, interval
+from .settings import BASELINE, CHOSEN, EVERY, RIVAL
 
 
 SHOWN = (START, BASELINE, CHOSEN, RIVAL)
@@ -44,4 +44,35 @@ def draw(results: Results, folder: Path) -> None:
         figure.legend(loc="outside upper left", ncols=len(SHOWN))
         folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(folder / f"{results.task}.png")
+        plt.close(figure)
+
+
+def draw_when(tasks: list[Results], folder: Path) -> None:
+    """
+    When progress pays: what GRPO and MRT gain in a stretch of training, beside how often the outcome is silent in it.
+    A point for each task, method and stretch, the mean over seeds and its standard error.
+    """
+    with plt.rc_context(STYLE | {"figure.figsize": (6, 3.8)}):
+        figure, axes = plt.subplots()
+        for method, color in zip((BASELINE, CHOSEN), COLORS[1:], strict=False):
+            for results, marker in zip(tasks, "osD^vP*", strict=False):
+                if method in results.runs:
+                    silent, gain = gained(results, method)
+                    error = gain.std(axis=0, ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else None
+                    axes.errorbar(
+                        silent.mean(axis=0),
+                        gain.mean(axis=0),
+                        error,
+                        fmt=marker,
+                        color=color,
+                        markersize=4,
+                        label=f"{method}, {results.task}",
+                    )
+        axes.axhline(0, color="0.6", lw=1)
+        axes.set(
+            xlabel="share of groups in which the outcome is silent",
+            ylabel=f"share of regret lost in {WINDOW * EVERY} updates",
+        )
+        figure.legend(loc="outside right upper", fontsize="x-small")
+        figure.savefig(folder / "when.png")
         plt.close(figure)

@@ -19,7 +19,7 @@ import numpy as np
 from mrt_plugin.analysis.runs import markdown
 
 from .compare import LEVEL, START, Results, gain_ratio, interval, reach, tokens_to
-from .figures import draw
+from .figures import draw, draw_when
 from .reproduce import read
 from .settings import BASELINE, METHODS, RECORDS, TASKS, VARIANTS
 
@@ -139,6 +139,7 @@ def main(records: Path, page: Path) -> None:
     page.write_text(re.sub(r"<!-- table (\w+) ([\w-]+) -->.*?<!-- end -->", table, text, flags=re.S))
     for results in tasks.values():
         draw(results, page.parent / "figures")
+    draw_when([results for results in tasks.values() if len(results.runs) > 1], page.parent / "figures")
     print(f"wrote {page}, from {len(found)} records")
 
 

@@ -43,7 +43,12 @@ def record(method, seed=None, regret=0.3, tokens=100, rate=8e-4, rises=10):
         updates = list(range(5, 101, 5))
         height = [0.25 + 0.5 * min(1, step / rises) for step in updates]
         spent = {"drawn": [step * 1e4 for step in updates], "scored": [0] * len(updates)}
-        found["curve"] = {"updates": updates, "within_quarter": height, "regret": [regret] * len(updates)} | spent
+        found["curve"] = {
+            "updates": updates,
+            "within_quarter": height,
+            "regret": [regret] * len(updates),
+            "silent": [0.5] * 20,
+        } | spent
     return found
 
 
@@ -68,6 +73,12 @@ def test_methods_are_compared_at_their_own_rates():
     assert np.isnan(compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.9))
     for axis in (of_task.spent, lambda method: of_task.curves(method, "updates")):
         assert compare.reach(of_task, "MRT dense", axis) == pytest.approx((2, 2, 2))
+
+
+def test_what_is_gained_in_a_stretch_is_a_share_of_what_was_left():
+    silent, gain = compare.gained(compare.Results(trainings(), TASK), "MRT dense")
+    assert silent.tolist() == [[0.5] * 5] * 2
+    assert gain == pytest.approx(np.array([[0.8, 0, 0, 0, 0]] * 2))  # from 0.5 to 0.1, and no further
 
 
 def test_a_page_gets_its_tables_anew(tmp_path):
