@@ -31,10 +31,10 @@ install-vllm: .venv-vllm/installed
 	touch $@
 
 demo: install
-	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh
+	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh $(FLAGS)
 
 demo-fast: install
-	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh --fast
+	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh --fast $(FLAGS)
 
 # Those in the README.
 figures: demo

@@ -9,7 +9,7 @@ from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .measure import call, evaluate, rates, solved
-from .settings import EVERY, EXACT, RECIPES, ROLLOUTS, TASKS, Setting
+from .settings import EVERY, EXACT, RECIPES, ROLLOUTS, TASKS, Setting, Task
 from .tasks.revise import SETTINGS
 
 
@@ -63,11 +63,12 @@ def keep(scratch: Path, start: Path, name: str) -> None:
         (start / "rates.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
-def with_prefixes(start: Path, scratch: Path) -> Path:
+def with_prefixes(task: Task, start: Path, scratch: Path) -> Path:
     """The problems again, with a prefix for each; those for validation start at the bare problem."""
     made = start / "prefixed"
     if not made.exists():
         recipe = ["-m", "mrt_plugin.data.prefixes", "--config", RECIPES / "prefixes/data_mrt.yaml", *EXACT]
+        recipe += ["--max_completion_length", task.budget, "--mrt_episodes", task.episodes]
         data = ["--dataset_name", start / "problems", "--output_dir", scratch / "prefixes"]
         call(scratch / "log", *recipe, "--model_name_or_path", start / "warm-start", *data)
         held_out = load_dataset("json", data_files=str(start / "problems" / "validation.jsonl"), split="train")
@@ -85,7 +86,7 @@ def train(setting: Setting, start: Path, out: Path) -> dict:
     common = ["--config", RECIPES / recipe, "--learning_rate", setting.learning_rate, "--seed", setting.seed]
     if recipe.startswith("sft"):
         return fine_tune(setting, start, out, common, options)
-    problems = with_prefixes(start, out) if "dataset" in options else start / "problems"
+    problems = with_prefixes(TASKS[setting.task], start, out) if "dataset" in options else start / "problems"
     count = len((start / "problems" / "validation.jsonl").read_text().splitlines())
     held_out = ["--dataset_test_split", "validation", "--eval_strategy", "steps", "--eval_steps", EVERY]
     held_out += ["--num_generations_eval", 2, "--per_device_eval_batch_size", 2 * count]
