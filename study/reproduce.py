@@ -83,13 +83,25 @@ def trainings(records: Path, starts: Path = START) -> list[dict]:
 
 
 def work(folder: Path, records: Path, starts: Path, fast: bool) -> None:
-    """Does what is left of the plan, in order, until nothing is; waits for what only others can do."""
-    while True:
-        todo = left(records, starts, fast)
-        if not todo or not any(attempt(*one, folder, records, starts) for one in todo):
-            if not todo:
-                return
+    """
+    Does what is left of the plan, in order, and waits for what only others can do. A training that fails does not keep
+    the others from theirs, and is an error at the end.
+    """
+    failed: set[str] = set()
+
+    def done(name: str, setting: Setting | None) -> bool:
+        try:
+            return attempt(name, setting, folder, records, starts)
+        except RuntimeError as error:
+            print(error, flush=True)
+            failed.add(name)
+            return True
+
+    while todo := [one for one in left(records, starts, fast) if one[0] not in failed]:
+        if not any(done(*one) for one in todo):
             time.sleep(WAIT)
+    if failed:
+        raise SystemExit(f"failed: {sorted(failed)}")
 
 
 def left(records: Path, starts: Path, fast: bool) -> list[tuple[str, Setting | None]]:

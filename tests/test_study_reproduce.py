@@ -88,6 +88,16 @@ def test_a_training_that_is_recorded_or_claimed_is_not_made_again(tmp_path, monk
         reproduce.trainings(records, start.parent)
 
 
+def test_a_training_that_fails_does_not_keep_others_from_theirs(tmp_path, monkeypatch, start):
+    settings = [Setting("search", "GRPO", rate, "constant", 1, 150) for rate in (1.0, 1e-4)]
+    monkeypatch.setattr(reproduce, "FAST", settings)
+    monkeypatch.setattr(reproduce, "train", lambda setting, *_: measure.call(tmp_path / "log", "-c", "1 / 0") or {})
+    monkeypatch.setattr(reproduce, "WAIT", 0)
+    with pytest.raises(SystemExit, match=settings[0].name):
+        reproduce.work(tmp_path / "work", tmp_path / "records", start.parent, fast=True)
+    assert [one["method"] for one in reproduce.read(tmp_path / "records")] == ["warm start"]
+
+
 def test_a_failing_run_says_where_its_log_is(tmp_path):
     with pytest.raises(RuntimeError, match=r"failed; see .*log:\n(?s:.*)ModuleNotFoundError"):
         measure.call(tmp_path / "log", "-c", "import no_such_module")
