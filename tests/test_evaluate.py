@@ -204,12 +204,26 @@ def test_tokens_for_an_accuracy_that_both_reach(accuracy, other, expected):
 def test_a_difference_is_told_from_noise():
     worse, better = run_of([voted(1, 1)] * 20, "worse"), run_of([voted(0, 0, tokens=5)] * 20, "better")
     rows = {row["measure"]: row[""] for row in compare(worse, better) if "regret" not in row["measure"]}
-    assert set(rows.values()) == {"better"}
+    assert set(rows.values()) == {"better", "only better comes to it"}
     rows = {row["measure"]: row[""] for row in compare(better, worse)}
     assert {rows[name] for name in ("pass@1", "maj@2", "tokens")} == {"worse"}
     mixed = [run_of([voted(i % k, i % k) for i in range(20)], str(k)) for k in (2, 3)]
     assert compare(*mixed)[0][""] == "within noise"
     assert significance(np.nan, np.nan, 0.0).startswith("one problem")
+
+
+def test_tokens_to_be_right_in_so_many():
+    slow = run_of([voted(0, 0, tokens=90)] * 8 + [voted(1, 1, tokens=90)] * 2, "slow")
+    fast = run_of([voted(0, 0, tokens=30)] * 9 + [voted(0, 0, tokens=60)], "fast")
+    rows = {row["measure"]: row for row in compare(slow, fast)}
+    for level in ("0.5", "0.75"):
+        row = rows[f"tokens to be right in {level}"]
+        assert (row["slow"], row["fast"], row["difference"], row[""]) == ("90", "30", "-60", "better")
+    assert rows["tokens to be right in 0.9"] == {
+        "measure": "tokens to be right in 0.9",
+        "fast": "30",
+        "": "only fast comes to it",
+    }
 
 
 def test_a_lower_regret_is_better():

@@ -1,7 +1,7 @@
 """
 Variants of dense credit, to see what of it matters. Each is a recipe of `mrt grpo` with one function exchanged.
 
-    python recipes/tiny-cpu/ablations.py --variant shuffled --config recipes/tiny-cpu/grpo/config_mrt.yaml
+    python -m study.variants --variant shuffled --config recipes/tiny-cpu/grpo/config_mrt.yaml
 
 Variants take what [`~mrt_plugin.credit.dense_credit`] takes, for rows in groups of `GROUP`, and return as it does the
 credit of every token. Variants that are a field of the recipe (`mrt_samples`, `reward_weights`, ...) are not here.
@@ -71,6 +71,7 @@ VARIANTS = {
     "shuffled": partial(with_gains, shuffled),
     "centred": partial(with_gains, centred),
     "to-go": partial(with_gains, to_go),
+    "to-go-centred": partial(with_gains, lambda gains: centred(to_go(gains))),
     "scalar": partial(with_gains, scalar),
     "with-answer": with_answer,
     "spread": spread,

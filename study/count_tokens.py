@@ -1,7 +1,7 @@
 """
 `mrt star` that also says how many tokens it drew, rollouts and answers, in a file.
 
-    python recipes/tiny-cpu/count_tokens.py --count runs/demo/tokens --config recipes/tiny-cpu/star/data_mrt.yaml
+    python -m study.count_tokens --count runs/demo/tokens --config recipes/tiny-cpu/star/data_mrt.yaml
 """
 
 import argparse
