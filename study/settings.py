@@ -95,9 +95,10 @@ METHODS = {
 }
 
 
-def vary(method: str, *options: str, **changes) -> Method:
-    """A variant of a method, by further options or other rewards."""
+def vary(method: str, *options: str, credit: str | None = None, **changes) -> Method:
+    """A variant of a method, by further options, another credit of variants.py, or other rewards."""
     base = METHODS[method]
+    options += ("--mrt_credit", f"study.variants.{credit}") if credit else ()
     return replace(base, options=(*base.options, *options), varies=method, **changes)
 
 
@@ -109,14 +110,14 @@ VARIANTS = {
     **{f"horizon {length}": vary(CHOSEN, "--mrt_horizon", length) for length in ("0.5", "2")},
     **{f"J of {n} samples": vary(CHOSEN, "--mrt_estimator", "sample", "--mrt_samples", n) for n in ("1", "4", "16")},
     "no outcome term": vary(CHOSEN, rewards=NO_OUTCOME),
-    "progress shuffled": vary(CHOSEN, "--variant", "shuffled"),
-    "progress centred": vary(CHOSEN, "--variant", "centred"),
-    "progress scalar": vary(CHOSEN, "--mrt_horizon", "0", "--variant", "scalar"),
-    "likelihood as outcome": vary(CHOSEN, "--mrt_horizon", "0", "--variant", "scalar", rewards=NO_OUTCOME),
-    "return to go": vary(CHOSEN, "--mrt_horizon", "0", "--variant", "to-go"),
-    "return to go, baseline": vary(CHOSEN, "--mrt_horizon", "0", "--variant", "to-go-centred"),
+    "progress shuffled": vary(CHOSEN, credit="SHUFFLED"),
+    "progress centred": vary(CHOSEN, credit="CENTRED"),
+    "progress scalar": vary(CHOSEN, "--mrt_horizon", "0", credit="SCALAR"),
+    "likelihood as outcome": vary(CHOSEN, "--mrt_horizon", "0", credit="SCALAR", rewards=NO_OUTCOME),
+    "return to go": vary(CHOSEN, "--mrt_horizon", "0", credit="TO_GO"),
+    "return to go, baseline": vary(CHOSEN, "--mrt_horizon", "0", credit="TO_GO_CENTRED"),
     **{
-        f"by episode, {name}": vary(BY_EPISODE, "--variant", name)
+        f"by episode, {name}": vary(BY_EPISODE, credit=name.upper().replace("-", "_"))
         for name in ("centred", "to-go", "spread", "with-answer")
     },
 }

@@ -82,7 +82,6 @@ def with_prefixes(task: Task, start: Path, scratch: Path) -> Path:
 def train(setting: Setting, start: Path, out: Path) -> dict:
     """Leaves the trained model in out / "model"; returns what is kept of the training."""
     recipe, *options = setting.arguments
-    script = ["-m", "study.variants" if "--variant" in options else "mrt_plugin.grpo"]
     common = ["--config", RECIPES / recipe, "--learning_rate", setting.learning_rate, "--seed", setting.seed]
     if recipe.startswith("sft"):
         return fine_tune(setting, start, out, common, options)
@@ -94,7 +93,7 @@ def train(setting: Setting, start: Path, out: Path) -> dict:
     prover = ["--mrt_termination", "answer", "--mrt_answer_tokens", 8, "--mrt_answer_temperature", 1]
     data = ["--model_name_or_path", start / "warm-start", "--dataset_name", problems, "--output_dir", out / "model"]
     length = ["--max_steps", setting.steps, "--logging_steps", EVERY]
-    call(out / "log", *script, *common, *data, *length, *held_out, *prover, *options)
+    call(out / "log", "-m", "mrt_plugin.grpo", *common, *data, *length, *held_out, *prover, *options)
     return history(out / "model", drawn="likelihood" not in options or "sample" in options)
 
 

@@ -159,6 +159,7 @@ def test_the_end_of_a_sequence_is_seen_where_it_is_the_last_token_allowed(attach
     drawn = RolloutEngine(trainer).sample(branches, 2, SamplingSettings(2))
     assert drawn == [[Completion([8, eos], True), Completion([8, 8], False)]] * 3
 
+
 def test_a_step_measures_on_the_engine(attached, tokenizer, scripted):  # noqa: F811
     trainer, engine = attached(mrt_samples=4, mrt_answer_temperature=1.0)
     in_process = step_inputs(trainer)["advantages"]

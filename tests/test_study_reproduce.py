@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from mrt_plugin.engines.sampling import Completion
 from study import count_tokens, measure, plan, reproduce, train
 from study.plan import HARD, MAIN, UNEVEN
 from study.rewards import within
@@ -138,10 +139,10 @@ def test_what_is_within_a_quarter_is_right_and_short():
 def test_tokens_of_a_builder_are_those_of_all_its_calls(tmp_path):
     class Sampler:
         def sample(self, prompts, n, settings):
-            return [[[7] * len(prompt)] * n for prompt in prompts]
+            return [[Completion([7] * len(prompt), True)] * n if prompt else None for prompt in prompts]
 
     sampler = count_tokens.counting(Sampler(), tmp_path / "tokens")
-    assert sampler.sample([[1], [1, 2]], 2, None) == [[[7], [7]], [[7, 7], [7, 7]]]
+    assert sampler.sample([[1], [1, 2], []], 2, None)[1:] == [[Completion([7, 7], True)] * 2, None]
     sampler.sample([[1, 2, 3]], 1, None)
     assert (tmp_path / "tokens").read_text() == "9"
 

@@ -91,7 +91,7 @@ def _levels(before: Run, after: Run) -> list[dict[str, str]]:
             )
             row["difference"] = f"{difference.mean:+.0f}"
             row["95% interval"] = f"[{difference.low:+.0f}, {difference.high:+.0f}]"
-            row[""] = verdict(-difference.high, -difference.low, nothing=0.0)
+            row[""] = significance(-difference.high, -difference.low, nothing=0.0)
         elif len(row) > 1:
             row[""] = f"only {(before if np.isfinite(old) else after).name} comes to it"
         rows += [row] if len(row) > 1 else []
