@@ -60,6 +60,8 @@ class MRTCallback(TrainerCallback):
     without it. [`~mrt_plugin.MRTTrainer`] adds one to itself.
     """
 
+    trainer = None
+
     def bind(self, trainer) -> None:
         """Gives the callback its trainer, which transformers does not hand to callbacks."""
         columns = getattr(trainer.eval_dataset, "column_names", None)

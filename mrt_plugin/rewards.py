@@ -37,8 +37,8 @@ def mrt_accuracy(
     completions: list, solution: list[str], thinking_opened: list[bool] | None = None, log_metric=None, **kwargs
 ) -> list[float | None]:
     r"""
-    The verifier's reward r: 1 if the answer is right, 0 if it is wrong or missing. The answer is looked for behind
-    `</think>`; a thinking that was cut has none.
+    The verifier's reward r: 1 if the answer is right, 0 if it is wrong or missing, `None` if the gold answer cannot be
+    parsed or the grader ran out of time. The answer is looked for behind `</think>`; a thinking that was cut has none.
 
     Args:
         completions (`list[str]` or `list[list[dict]]`): Completions.
