@@ -29,7 +29,7 @@ from .rewards import completion_text
 from .settings import resolve, reward_name
 from .starts import Start, starting_points
 from .traces import Trace, opening_ids, segment
-from .upstream.contract import Contract
+from .upstream.contract import REWARDS, Contract
 from .upstream.trainer import GRPOTrainer, text_tokenizer
 
 
@@ -95,15 +95,15 @@ class MRTTrainer(GRPOTrainer):
         self._in_progress = StepInProgress()
         if settings.grades:
             warm_up()
-        contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
+        self.contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
         super().__init__(model, settings.reward_funcs, args, **kwargs)
+        self.contract.watch(self)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, MRTCallback):
                 callback.bind(self)
-        contract.watch(self)
 
     def measure(self, traces: list[Trace]) -> list[Measurement]:
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
@@ -131,6 +131,7 @@ class MRTTrainer(GRPOTrainer):
         try:
             output = super()._generate_and_score_completions(inputs)
             if training:
+                self.contract.check_called(*REWARDS)  # which leave what credit is made of
                 output["advantages"] = self._advantages(inputs, output)
             return output
         finally:

@@ -12,6 +12,7 @@ from conftest import tiny_model
 from test_trainer import build
 from trl.models import utils
 
+from mrt_plugin import MRTTrainer
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.sampling import Prompt, SamplingSettings
 from mrt_plugin.upstream.contract import INLINE, LOSS, METHODS, Contract, weighs_tokens_apart
@@ -113,6 +114,18 @@ def test_a_method_that_is_renamed_is_named(built, monkeypatch, name):
     with pytest.raises(RuntimeError, match=rf"trl {trl.__version__} does not call GRPOTrainer.{name} to .* Install"):
         trainer.train()
     assert trainer.state.global_step == (name == "_compute_loss")  # the others are missed before an update
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_our_trainer_holds_trl_to_it(built, monkeypatch, name):
+    dense = {"mrt_credit": "dense", "mrt_termination": "answer", "mrt_answer_tokens": 2}
+    trainer = built(MRTTrainer, mrt=dense)
+    trainer.train()
+    assert not set(METHODS) & set(vars(trainer))
+    trainer = built(MRTTrainer, mrt=dense)
+    rename(monkeypatch, name)
+    with pytest.raises(RuntimeError, match=rf"does not call GRPOTrainer.{name}"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in INLINE])

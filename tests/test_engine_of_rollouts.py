@@ -21,17 +21,6 @@ GREEDY = SamplingSettings(max_new_tokens=6, temperature=0.0)
 TRACE = "Find x.<think>\nTry x = 2.\n\nNot 5.\n\nHm.\n\nWait, try x = 5.\n\nit works.\n\n"
 
 
-def completions(drawn, tokenizer):
-    """What a sampler in this process gives, where that still is lists of token ids."""
-    return [
-        [
-            given if isinstance(given, Completion) else Completion(given, given[-1] == tokenizer.eos_token_id)
-            for given in group
-        ]
-        for group in drawn
-    ]
-
-
 class Engine:
     """What TRL calls of a vLLM engine, in this process or of a server."""
 
@@ -44,8 +33,7 @@ class Engine:
     def write(self, prompts, n, temperature, top_p, max_tokens):
         self.calls.append((prompts, n, max_tokens))
         settings = SamplingSettings(max_tokens, temperature, top_p)
-        sampler = self.sampler(self.trainer.model, self.tokenizer)
-        return completions(sampler.sample([Prompt(ids) for ids in prompts], n, settings), self.tokenizer)
+        return self.sampler(self.trainer.model, self.tokenizer).sample([Prompt(ids) for ids in prompts], n, settings)
 
 
 class Engine18(Engine):
@@ -123,7 +111,7 @@ def branches(tokenizer):
 def test_one_call_with_current_weights_writes_what_the_policy_does(attached, tokenizer, branches):
     trainer, engine = attached()
     sampler = RolloutEngine(trainer)
-    expected = completions(PolicySampler(trainer.model, tokenizer).sample(branches, 2, GREEDY), tokenizer)
+    expected = PolicySampler(trainer.model, tokenizer).sample(branches, 2, GREEDY)
     assert (sampler.tokenizer, sampler.scores, sampler.max_length) == (
         tokenizer,
         False,

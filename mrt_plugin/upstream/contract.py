@@ -80,8 +80,11 @@ class Contract(TrainerCallback):
         trainer.add_callback(self)
 
     def on_step_end(self, *args, **kwargs) -> None:
-        """Raises a `RuntimeError` that names a method which the step has not called."""
-        for name in self.uncalled:
+        self.check_called()
+
+    def check_called(self, *names: str) -> None:
+        """Raises a `RuntimeError` for a method, one of these if any are given, which the step has not called."""
+        for name in [name for name in self.uncalled if not names or name in names]:
             raise RuntimeError(_moved(f"does not call GRPOTrainer.{name} {METHODS[name][1]}"))
 
     def _call(self, name: str, *args, **kwargs):
@@ -101,7 +104,7 @@ class Contract(TrainerCallback):
             return type(self.trainer)._compute_loss(self.trainer, model, inputs)
         advantages = inputs["advantages"].detach().requires_grad_()
         loss = self._call(LOSS[0], model, {**inputs, "advantages": advantages})
-        self.on_step_end()  # before the update
+        self.check_called()  # before the update
         apart = weighs_tokens_apart(loss, advantages, self.log_probabilities, inputs["completion_mask"])
         if apart is False:
             raise RuntimeError(_moved(f"mixes the advantages of tokens in GRPOTrainer.{LOSS[0]}"))

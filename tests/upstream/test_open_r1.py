@@ -118,13 +118,13 @@ def test_grpo_through_open_r1(recipe, tmp_path, model_path, problems, built, loa
     assert loaded == [problems]
     assert open_r1.grpo.get_dataset is get_dataset
     [trainer] = built
-    assert trainer.credit == mrt.get("mrt_credit", "dense")
+    assert trainer.credit.name == mrt.get("mrt_credit", "dense")
     assert type(trainer.args) is GRPOConfig
     assert trainer.reward_func_names[:3] == ["accuracy_reward", "format_reward", "tag_count_reward"]
     assert sum(isinstance(callback, MRTCallback) for callback in trainer.callback_handler.callbacks) == 1
     logged = trainer.state.log_history[0]
     assert "rewards/letters/mean" in logged
-    assert ("mrt/branch_tokens" in logged) == (trainer.credit != "none")
+    assert ("mrt/branch_tokens" in logged) == trainer.credit.active
     assert len(changed(model_path, tmp_path / "out")) > 20
 
 
