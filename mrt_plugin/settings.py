@@ -83,8 +83,8 @@ def resolve(reward_funcs: list, args, given: dict) -> Settings:
     mrt = args if isinstance(args, MRTArguments) else MRTArguments()
     credit = find_credit(mrt.mrt_credit, reward_funcs)
     settings = Settings(mrt, credit, *rewards_for(credit, reward_funcs, args.reward_weights, mrt))
-    check_prefix(settings, args)
     check_credit(settings, args, given)
+    check_prefix(settings, args)
     check_columns(settings, given)
     return settings
 
