@@ -139,7 +139,8 @@ def main(records: Path, page: Path) -> None:
     page.write_text(re.sub(r"<!-- table (\w+) ([\w-]+) -->.*?<!-- end -->", table, text, flags=re.S))
     for results in tasks.values():
         draw(results, page.parent / "figures")
-    draw_when([results for results in tasks.values() if len(results.runs) > 1], page.parent / "figures")
+    if trained := [results for results in tasks.values() if len(results.runs) > 1]:
+        draw_when(trained, page.parent / "figures")
     print(f"wrote {page}, from {len(found)} records")
 
 
