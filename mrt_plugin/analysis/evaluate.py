@@ -71,7 +71,7 @@ class EvaluationArguments(JobArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("num_generations", "attempts", "window", "extension_tokens"):
+        for name in ("attempts", "window", "extension_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.extensions < 0 or self.extensions % MEASURED_EVERY:

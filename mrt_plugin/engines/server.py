@@ -103,7 +103,7 @@ class ServerSampler:
                 )
                 drawn = [self._completion(choice) for choice in answer.choices or []]
                 if len(drawn) != (1 if greedy else n):
-                    raise ValueError(f"{len(drawn)} completions where {n} were asked for")
+                    raise ValueError(f"{len(drawn)} completions where {1 if greedy else n} were asked for")
                 return drawn * n if greedy else drawn
             except (ValueError, AttributeError, TypeError) as error:  # not JSON, or not of its form
                 if not tries_left:

@@ -64,7 +64,7 @@ def run_job(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, m
                 bar.set_postfix(kept=f"{kept / len(finished):.0%}")
         _save(store, card)
         finished = store.finished()
-        if None not in finished.values():
+        if finished and None not in finished.values():
             reasons = Counter(finished.values()).most_common()
             logger.warning("No row was kept: %s.", "; ".join(f"{reason} ({count})" for reason, count in reasons))
     if failed:
