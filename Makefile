@@ -31,10 +31,10 @@ install-vllm: .venv-vllm/installed
 	touch $@
 
 demo: install
-	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh
+	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh $(FLAGS)
 
 demo-fast: install
-	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh --fast
+	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh --fast $(FLAGS)
 
 # Those in the README.
 figures: demo
@@ -45,17 +45,18 @@ smoke: install
 	.venv/bin/pip install --quiet gguf
 	OMP_NUM_THREADS=$$(nproc) PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/smollm2/smoke.sh
 
-# Hours; a run that is in docs/results/runs is not done again.
+# Many hours; a training that is in study/records is not made again.
 reproduce: install
-	.venv/bin/python recipes/tiny-cpu/reproduce.py
+	.venv/bin/python -m study.reproduce
 	$(MAKE) results
 
 reproduce-fast: install
-	.venv/bin/python recipes/tiny-cpu/reproduce.py --fast
-	.venv/bin/python recipes/tiny-cpu/results.py runs/reproduce-fast/runs --page runs/reproduce-fast/results.md
+	.venv/bin/python -m study.reproduce --fast
+	.venv/bin/python -m study.results runs/reproduce-fast/records --page runs/reproduce-fast/results.md
 
 results: install
-	.venv/bin/python recipes/tiny-cpu/results.py
+	.venv/bin/python -m study.results
+	.venv/bin/python -m study.first.results
 
 test: install
 	.venv/bin/python -m pytest

@@ -37,7 +37,7 @@ setup(
         "datasets>=3.0",
         "latex2sympy2_extended>=1.0.6",
         "math-verify>=0.5.2",
-        "numpy>=2.0",
+        "numpy>=1.26",
         "pebble>=5.1",
         "scipy>=1.15",
         "torch>=2.6",

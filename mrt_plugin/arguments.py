@@ -10,19 +10,12 @@ from trl import GRPOConfig
 
 from .credit import CREDITS
 from .episodes import CUES
+from .meta_prover import ESTIMATORS
 
 
 @dataclass
 class MetaProverArguments:
-    """
-    How success probabilities are measured. A field's `help` says what it does, its unit, and the paper's value.
-
-    ```python
-    >>> MetaProverArguments(mrt_samples=8).mrt_estimator
-    'sample'
-
-    ```
-    """
+    """How success probabilities are measured. A field's `help` says what it does, its unit, and the paper's value."""
 
     mrt_episodes: int = field(
         default=6,
@@ -55,20 +48,18 @@ class MetaProverArguments:
             "think in tags, ends in \\boxed{."
         },
     )
-    mrt_estimator: Literal["sample", "likelihood"] = field(
+    mrt_estimator: str = field(
         default="sample",
         metadata={
-            "help": "'sample' (the paper's): J is the share of drawn answers that are right. 'likelihood' (ours): J "
-            "is the probability of the gold answer, from one forward pass; the termination must end in \\boxed{."
+            "help": "How J is estimated. "
+            + " ".join(f"'{name}': {estimator.summary}" for name, estimator in ESTIMATORS.items())
         },
     )
     mrt_answer_tokens: int = field(
-        default=4096,
-        metadata={"help": "Most tokens of a meta-prover's answer. The paper's analysis: 4096."},
+        default=4096, metadata={"help": "Most tokens of a meta-prover's answer. The paper's analysis: 4096."}
     )
     mrt_answer_temperature: float = field(
-        default=0.7,
-        metadata={"help": "Temperature of the meta-prover's answers. The paper's analysis: 0.7."},
+        default=0.7, metadata={"help": "Temperature of the meta-prover's answers. The paper's analysis: 0.7."}
     )
 
     def __post_init__(self):
@@ -77,22 +68,14 @@ class MetaProverArguments:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.mrt_answer_temperature < 0:
             raise ValueError(f"mrt_answer_temperature must not be negative, got {self.mrt_answer_temperature}.")
-        check_choices(self, MetaProverArguments)
+        check_known("mrt_estimator", [self.mrt_estimator], ESTIMATORS)
         if hasattr(super(), "__post_init__"):  # of the configuration that these fields are added to
             super().__post_init__()
 
 
 @dataclass
 class MRTArguments(MetaProverArguments):
-    """
-    Arguments of training with MRT, beside those of [`MetaProverArguments`].
-
-    ```python
-    >>> MRTArguments(mrt_credit="mixed", mrt_prefix="online").mrt_alpha
-    1.0
-
-    ```
-    """
+    """Arguments of training with MRT, beside those of [`MetaProverArguments`]."""
 
     mrt_credit: str = field(
         default="auto",
@@ -140,8 +123,7 @@ class MRTArguments(MetaProverArguments):
         metadata={"help": "Measure regret on held-out problems every so many optimiser steps; 0 never does."},
     )
     mrt_regret_problems: int = field(
-        default=32,
-        metadata={"help": "How many problems of the evaluation split to measure regret on."},
+        default=32, metadata={"help": "How many problems of the evaluation split to measure regret on."}
     )
 
     def __post_init__(self):

@@ -1,5 +1,6 @@
 r"""What a run says about its episodes: the `mrt/*` metrics, beside TRL's own, wherever `report_to` points."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,27 +12,25 @@ from transformers import TrainerCallback
 
 from .engines.policy import PolicySampler
 from .engines.sampling import SamplingSettings
-from .meta_prover import Measurement
+from .meta_prover import Measurement, build_meta_prover
 from .progress import progress
 from .rollouts import regret_at, roll_out
 from .upstream.trainer import generating_policy, text_tokenizer
 
 
+logger = logging.getLogger(__name__)
+
+
 def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[str, float]:
     """
-    Metrics of one training step.
-
-    Args:
-        measurements (`Sequence[Measurement]`):
-            What the meta-prover did, on all ranks.
-        seconds (`float`):
-            How long it took.
+    Metrics of one training step, from what the meta-prover did on all ranks and how many seconds it took.
 
     Returns:
         `dict[str, float]`:
-            `mrt/branch_tokens`, `mrt/branch_seconds`, `mrt/grader_timeouts`; for traces `mrt/progress_mean` (of an
-            episode), `mrt/episodes_mean` (of a trace) and `mrt/success_probability/episode_<j>` (over the traces that
-            have one); for prefixes to start from `mrt/prefix_success`.
+            `mrt/branch_tokens`, `mrt/branch_seconds`, `mrt/grader_timeouts`, `mrt/unanswered_prefixes`; for traces
+            `mrt/progress_mean` (of an episode), `mrt/episodes_mean` (of a trace) and
+            `mrt/success_probability/episode_<j>` (over the traces that have one); for prefixes to start from
+            `mrt/prefix_success`.
 
     Example:
     ```python
@@ -46,6 +45,7 @@ def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[st
         "mrt/branch_tokens": float(sum(measurement.tokens for measurement in measurements)),
         "mrt/branch_seconds": seconds,
         "mrt/grader_timeouts": float(sum(measurement.timeouts for measurement in measurements)),
+        "mrt/unanswered_prefixes": float(sum(measurement.unanswered for measurement in measurements)),
     }
     if not any(len(curve) > 1 for curve in curves):  # prefixes to start from, not traces
         return metrics | {"mrt/prefix_success": _mean([curve[0] for curve in curves])}
@@ -56,18 +56,26 @@ def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[st
     return metrics
 
 
+SILENT = {  # metrics that are 1 where credit has nothing to fall on, and what is likely then
+    "mrt/without_episodes": "no rollout has an episode, so credit adds nothing to GRPO. Episodes are found between "
+    "<think> and </think>: is the model one that thinks in these tags, does its chat template open them, and do "
+    "completions come to more than white space",
+    "mrt/without_cues": "no paragraph of any trace starts with one of mrt_cues, so each trace is one episode. Set "
+    "mrt_cues to what this model begins a new attempt with, or to an empty list for an episode every three paragraphs",
+}
+FIRST_STEPS = 3
+"""After so many steps a run that is silent so far is warned about."""
+
+
 class MRTCallback(TrainerCallback):
     """
     Measures regret on held-out problems with the live policy, every `mrt_regret_steps` optimiser steps: one
     rollout for each of the first `mrt_regret_problems` rows of the evaluation split, normalised regret at a budget
     of `max_completion_length` tokens, as `mrt/regret`. The training run draws the same random numbers with and
-    without it.
-
-    [`~mrt_plugin.MRTTrainer`] adds one to itself.
+    without it. [`~mrt_plugin.MRTTrainer`] adds one to itself.
     """
 
-    def __init__(self):
-        self.trainer = None
+    trainer = None
 
     def bind(self, trainer) -> None:
         """Gives the callback its trainer, which transformers does not hand to callbacks."""
@@ -78,14 +86,22 @@ class MRTCallback(TrainerCallback):
                 f"columns `prompt` and `solution`, not {type(trainer.eval_dataset).__name__} with {columns}. Or set "
                 "mrt_regret_steps: 0."
             )
-        self.trainer = trainer
+        self.trainer, self.silent = trainer, list(SILENT)
 
     def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step <= FIRST_STEPS:
+            self.warn_if_silent(state.global_step)
         every = self.trainer.mrt_args.mrt_regret_steps
         if every and state.global_step % every == 0:
-            self.trainer._metrics["train"]["mrt/regret"].append(self.measure())
+            self.trainer._metrics["train"]["mrt/regret"].append(self.measure_regret())
 
-    def measure(self) -> float:
+    def warn_if_silent(self, step: int) -> None:
+        """Warns once, after the first steps, where credit has had nothing to fall on in any of them."""
+        self.silent = [name for name in self.silent if self.trainer._metrics["train"][name][-1:] == [1.0]]
+        for name in self.silent if step == FIRST_STEPS else ():
+            logger.warning("%s is 1 in each of the first %d steps: %s.", name, FIRST_STEPS, SILENT[name])
+
+    def measure_regret(self) -> float:
         """Mean normalised regret of the live policy; each rank takes its share of the problems."""
         trainer, mrt = self.trainer, self.trainer.mrt_args
         total = min(mrt.mrt_regret_problems, len(trainer.eval_dataset))
@@ -95,12 +111,10 @@ class MRTCallback(TrainerCallback):
             trainer.args.max_completion_length, trainer.args.temperature, trainer.args.top_p, seed=trainer.args.seed
         )
         with generating_policy(trainer) as policy:
-            meta_prover = trainer.meta_prover(PolicySampler(policy, text_tokenizer(trainer)), seed=trainer.args.seed)
-            prompts = trainer.bare_prompt_ids(rows)
-            rollouts = roll_out(
-                meta_prover, prompts, [row["solution"] for row in rows], settings, episodes=mrt.mrt_episodes
-            )
-        rollouts = [replace(rollout, problem=mine[rollout.problem]) for rollout in rollouts]
+            meta_prover = build_meta_prover(mrt, PolicySampler(policy, text_tokenizer(trainer)), trainer.args.seed)
+            prompts, solutions = trainer.bare_prompt_ids(rows), [row["solution"] for row in rows]
+            rollouts = roll_out(meta_prover, prompts, solutions, settings, mrt.mrt_episodes, mrt.mrt_cues)
+        rollouts = [replace(rollout, problem_id=mine[rollout.problem_id]) for rollout in rollouts]
         return regret_at(gather_object(rollouts), trainer.args.max_completion_length)
 
 

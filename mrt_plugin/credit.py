@@ -25,8 +25,7 @@ class Step:
     What credit sees of a training step: the B rows of all ranks, of which `group_size` neighbours form a group.
 
     Args:
-        outcome (`np.ndarray` of shape (B,)):
-            GRPO's advantages: the rewards, normalised within each group.
+        outcome (`np.ndarray` of shape (B,)): GRPO's advantages: the rewards, normalised within each group.
         rewards (`np.ndarray` of shape (B,)):
             The weighted sum of the rewards; NaN where every function skipped the row.
         success (`Sequence[np.ndarray]` of length B):
@@ -35,14 +34,10 @@ class Step:
         credit_ends (`Sequence[Sequence[int]]` of length B):
             Where the thinking begins and where its episodes 1, ..., G end, in completion tokens; empty for a mode that
             does not measure episodes.
-        width (`int`):
-            Tokens T of the padded completions.
-        group_size (`int`):
-            Rollouts in a group.
-        alpha (`float`):
-            `mrt_alpha`, the weight of progress.
-        horizon (`float`):
-            `mrt_horizon`, in mean lengths of an episode.
+        width (`int`): Tokens T of the padded completions.
+        group_size (`int`): Rollouts in a group.
+        alpha (`float`): `mrt_alpha`, the weight of progress.
+        horizon (`float`): `mrt_horizon`, in mean lengths of an episode.
     """
 
     outcome: np.ndarray
@@ -61,23 +56,19 @@ class Credit:
     A credit mode.
 
     Args:
-        name (`str`):
-            Its name in `mrt_credit`.
-        summary (`str`):
-            What it does, for the help text.
+        name (`str`): Its name in `mrt_credit`.
+        summary (`str`): What it does, for the help text.
         advantages (`Callable[[Step], np.ndarray]`, *optional*):
             The advantages of a step, (B,) or, with `per_token`, (B, T). Without it, the mode is plain GRPO.
         measures (`str`, *optional*, defaults to `"nothing"`):
             Where J is measured: of the `prefix` that a row goes on from, after its `episodes`, or `nothing`.
-        per_token (`bool`, *optional*, defaults to `False`):
-            Whether each token gets its own advantage.
+        per_token (`bool`, *optional*, defaults to `False`): Whether each token gets its own advantage.
         mixes_groups (`bool`, *optional*, defaults to `False`):
             Whether half of each group is forced to stop at the prefix, and the other half earns `mrt_progress` as a
             reward beside the outcome.
         outcome_alone (`bool`, *optional*, defaults to `False`):
             Whether the reward has to be the outcome in [0, 1] and nothing else, since J is subtracted from it.
-        needs_prefix (`str`, *optional*):
-            Why it makes no sense on bare problems, if it does not.
+        needs_prefix (`str`, *optional*): Why it makes no sense on bare problems, if it does not.
     """
 
     name: str
@@ -99,10 +90,7 @@ def mixed(step: Step) -> np.ndarray:
     r"""
     The paper's RL (section 6 and Fig. 6, right): a row that thinks on is rewarded with `r + alpha * (r - J(prefix))`,
     one that is forced to stop with r, and GRPO normalises over the group that holds both. The bonus is the reward
-    [`~mrt_plugin.rewards.mrt_progress`], so that `step.outcome` is the advantage already.
-
-    Returns:
-        `np.ndarray` of shape (B,)
+    [`~mrt_plugin.rewards.mrt_progress`], so that `step.outcome`, of shape (B,), is the advantage already.
 
     Example:
     ```python
@@ -119,11 +107,8 @@ def mixed(step: Step) -> np.ndarray:
 
 def termination(step: Step) -> np.ndarray:
     r"""
-    `A = R - J(prefix)` (the authors' later notes): the chance of success on stopping at the prefix takes the place of
-    the group mean, and nothing is scaled. 0 where R or J is unknown.
-
-    Returns:
-        `np.ndarray` of shape (B,)
+    `A = R - J(prefix)`, of shape (B,) (the authors' later notes): the chance of success on stopping at the prefix
+    takes the place of the group mean, and nothing is scaled. 0 where R or J is unknown.
 
     Example:
     ```python
@@ -139,12 +124,9 @@ def termination(step: Step) -> np.ndarray:
 
 def dense(step: Step) -> np.ndarray:
     r"""
-    `A_t = A_outcome + alpha * progress_t` (Definition 6.1 for each token, as in the authors' online variant): every
-    thinking token gets, beside the outcome's advantage, what J gains from there within `horizon` mean lengths of an
-    episode; with a horizon of 0, the whole progress of its episode.
-
-    Returns:
-        `np.ndarray` of shape (B, T)
+    `A_t = A_outcome + alpha * progress_t`, of shape (B, T) (Definition 6.1 for each token, as in the authors' online
+    variant): every thinking token gets, beside the outcome's advantage, what J gains from there within `horizon` mean
+    lengths of an episode; with a horizon of 0, the whole progress of its episode.
 
     Example:
     ```python
@@ -164,24 +146,12 @@ def token_progress(
     credit_ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int, horizon: float
 ) -> np.ndarray:
     """
-    Progress of every token of a thinking; 0 before and behind.
+    Progress of every token of a thinking, of shape (B, T); 0 before and behind, and to or from an unknown J. Arguments
+    are as in a [`Step`], but for the horizon h, in tokens.
 
-    With a horizon of h tokens, token t gets J(t + h) - J(t), where J rises evenly within an episode and stays as it is
-    behind the last: an n-step advantage with J as the value function. h = 0 is not its limit but another credit: each
-    token gets the whole progress of its episode, however long that is.
-
-    Args:
-        credit_ends (`Sequence[Sequence[int]]`):
-            For each of B rows, where the thinking begins and where its episodes 1, ..., G end, in completion tokens.
-        success (`Sequence[np.ndarray]`):
-            For each row, J after 0, ..., G episodes. Progress to or from an unknown J (NaN) counts as 0.
-        width (`int`):
-            Tokens T of the padded completions.
-        horizon (`float`):
-            How far ahead a token's progress looks, in tokens.
-
-    Returns:
-        `np.ndarray` of shape (B, T)
+    Token t gets J(t + h) - J(t), where J rises evenly within an episode and stays as it is behind the last: an n-step
+    advantage with J as the value function. h = 0 is not its limit but another credit: each token gets the whole
+    progress of its episode, however long that is.
 
     Example:
     ```python
@@ -208,7 +178,7 @@ NONE = Credit("none", "plain GRPO.")
 MIXED = Credit(
     "mixed",
     "(the paper's RL): half of each group is forced to stop at the prefix and gets r, the other half continues and "
-    "gets r + alpha (r - J); group-normalised.",
+    "gets r + alpha (r - J); normalised by group.",
     mixed,
     measures="prefix",
     mixes_groups=True,

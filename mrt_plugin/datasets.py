@@ -6,7 +6,6 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from trl import ScriptArguments
 
 from .arguments import check_known
-from .upstream.version import TRL_1
 
 
 @dataclass
@@ -34,8 +33,8 @@ def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tup
     if script_args.dataset_mixture:
         splits = load_mixture(script_args.dataset_mixture)
     elif script_args.dataset_name:
-        streaming = {"streaming": script_args.dataset_streaming} if TRL_1 else {}
-        splits = _load(script_args.dataset_name, name=script_args.dataset_config, **streaming)
+        streaming = getattr(script_args, "dataset_streaming", False)  # a field that trl 0.18 does not have
+        splits = _load(script_args.dataset_name, name=script_args.dataset_config, streaming=streaming)
     else:
         raise ValueError("No data: set dataset_name to a data set of the Hub or to a local folder.")
     return check_splits(splits, script_args, prompt_column, wants_eval)
@@ -52,15 +51,14 @@ def check_splits(
     splits: DatasetDict, script_args, prompt_column: str | None, wants_eval: bool
 ) -> tuple[Dataset, Dataset | None]:
     """The splits that a run takes, with the column that it reads."""
-    fields = ["dataset_train_split"] + ["dataset_test_split"] * wants_eval
-    for name in fields:
-        split = getattr(script_args, name)
-        check_known(name, [split], splits)
-        columns = splits[split].column_names
+    taken = []
+    for name in ["dataset_train_split"] + ["dataset_test_split"] * wants_eval:
+        check_known(name, [getattr(script_args, name)], splits)
+        taken.append(splits[getattr(script_args, name)])
+        columns = taken[-1].column_names
         if prompt_column is not None and columns is not None:
             check_known("dataset_prompt_column", [prompt_column], columns)
-    train, *test = (splits[getattr(script_args, name)] for name in fields)
-    return train, *(test or [None])
+    return taken[0], taken[1] if wants_eval else None
 
 
 def load_mixture(mixture: dict) -> DatasetDict:

@@ -47,8 +47,7 @@ def thinking_span(completion: str, opened: bool = True) -> Span | None:
     Where the thinking text stands in a completion.
 
     Args:
-        completion (`str`):
-            Text that the policy wrote.
+        completion (`str`): Text that the policy wrote.
         opened (`bool`, *optional*, defaults to `True`):
             Whether the prompt already ends in `<think>`, as R1's chat template makes it.
 
@@ -105,8 +104,7 @@ def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1, cues
     Segments a thinking text into episodes.
 
     Args:
-        thinking (`str`):
-            Text between the thinking tags.
+        thinking (`str`): Text between the thinking tags.
         max_splits (`int`, *optional*, defaults to `49`):
             Number of cues to split at; whatever follows stays in the last episode. The paper's analysis uses 49 on
             Omni-MATH, 45 on AIME 2024 and 99 for regret.
@@ -143,6 +141,20 @@ def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1, cues
             current = index
     starts = starts[::group_size]
     return list(zip(starts, [*starts[1:], len(thinking)], strict=True))
+
+
+def lacks_cues(thinking: str, cues: Sequence[str] = CUES) -> bool:
+    r"""
+    Whether a thinking has paragraphs enough for two episodes, but none of them starts with a cue.
+
+    ```python
+    >>> lacks_cues("a\n\nb\n\nc\n\n**Wait**\n\ne\n\nf"), lacks_cues("a\n\nb\n\nc\n\nWait\n\ne\n\nf"), lacks_cues("a")
+    (True, False, False)
+
+    ```
+    """
+    paragraphs = _BLANK_LINE.split(thinking)
+    return len(paragraphs) >= 2 * MIN_PARAGRAPHS and not any(one.startswith(tuple(cues) or "") for one in paragraphs)
 
 
 def merge_spans(spans: Sequence[Span], at_most: int) -> list[Span]:

@@ -1,5 +1,5 @@
 r"""
-Grades answers: (answer text, gold answer) -> [`Outcome`].
+Grades answers: (answer text, gold answer) -> [`Verdict`].
 
 math-verify decides, with the settings of [`trl.rewards.accuracy_reward`], in the processes of
 [`~mrt_plugin.grading_pool`]. Earlier verdicts are remembered, and plain integers are compared here. One thing differs
@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Sequence
 
-from .grading_pool import Outcome, judge_in_workers
+from .grading_pool import Verdict, judge_in_workers
 
 
 MAX_CHARS = 10_000  # at the end of an answer; the rest of it is not looked at, and a longer gold is unparseable
@@ -23,20 +23,19 @@ _PERCENT = re.compile(r"%|(?i:percent|pct)")
 _BOXED_INTEGER = re.compile(r"\\boxed\{(0|-?[1-9][0-9]{0,14})\}")
 
 
-def grade(answers: Sequence[str], golds: Sequence[str]) -> list[Outcome]:
+def grade(answers: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
     r"""
-    Grades a batch of answers. Blocks until the last one has an outcome; may be called from several threads at once.
+    Grades a batch of answers. Blocks until the last one has a verdict; may be called from several threads at once.
 
     Args:
         answers (`Sequence[str]`):
             N texts, each with an answer in `\boxed{}` or in math after the word "answer". Only the last `MAX_CHARS`
             characters of each are looked at.
-        golds (`Sequence[str]`):
-            N gold answers, LaTeX or plain.
+        golds (`Sequence[str]`): N gold answers, LaTeX or plain.
 
     Returns:
-        `list[Outcome]`:
-            N outcomes, in the order of `answers`.
+        `list[Verdict]`:
+            N verdicts, in the order of `answers`.
 
     Raises:
         `ValueError`: If `answers` and `golds` differ in length.
@@ -45,7 +44,7 @@ def grade(answers: Sequence[str], golds: Sequence[str]) -> list[Outcome]:
     Example:
         >>> from mrt_plugin.grading import grade
         >>> answers = [r"Half of it: \boxed{\frac{1}{2}}", r"\boxed{3}", "I give up"]
-        >>> [outcome.value for outcome in grade(answers, ["0.5", "4", "5"])]
+        >>> [verdict.value for verdict in grade(answers, ["0.5", "4", "5"])]
         ['right', 'wrong', 'no_answer']
     """
     if len(answers) != len(golds):
@@ -55,7 +54,7 @@ def grade(answers: Sequence[str], golds: Sequence[str]) -> list[Outcome]:
     unknown = [question for question, verdict in verdicts.items() if verdict is None]
     for question, verdict in judge_in_workers(unknown).items():
         verdicts[question] = verdict
-        if verdict is not Outcome.TIMED_OUT:  # it may be the fault of a busy machine
+        if verdict is not Verdict.TIMED_OUT:  # it may be the fault of a busy machine
             _remember(question, verdict)
     return [verdicts[question] for question in questions]
 
@@ -92,21 +91,21 @@ def up_to_closing_brace(text: str) -> str:
     return ""
 
 
-def _quick_verdict(essence: str, gold: str) -> Outcome | None:
+def _quick_verdict(essence: str, gold: str) -> Verdict | None:
     """The verdict where it takes no mathematics to know what math-verify would say, else `None`."""
     if len(gold) > MAX_CHARS:
-        return Outcome.UNPARSEABLE_GOLD
+        return Verdict.UNPARSEABLE_GOLD
     if _BOXED_INTEGER.fullmatch(rf"\boxed{{{gold}}}"):
         if essence == "":
-            return Outcome.NO_ANSWER
+            return Verdict.NO_ANSWER
         if boxed := _BOXED_INTEGER.fullmatch(essence):
-            return Outcome.RIGHT if boxed[1] == gold else Outcome.WRONG
+            return Verdict.RIGHT if boxed[1] == gold else Verdict.WRONG
     return None
 
 
 # --- Earlier verdicts, the one used longest ago first ---
 
-_verdicts: dict[bytes, Outcome] = {}
+_verdicts: dict[bytes, Verdict] = {}
 _verdicts_lock = threading.Lock()
 
 
@@ -123,7 +122,7 @@ def _key(question: tuple[str, str]) -> bytes:
     return hashlib.blake2b(repr(question).encode(), digest_size=16).digest()
 
 
-def _recall(question: tuple[str, str]) -> Outcome | None:
+def _recall(question: tuple[str, str]) -> Verdict | None:
     with _verdicts_lock:
         verdict = _verdicts.pop(_key(question), None)
         if verdict is not None:
@@ -131,7 +130,7 @@ def _recall(question: tuple[str, str]) -> Outcome | None:
     return verdict
 
 
-def _remember(question: tuple[str, str], verdict: Outcome) -> None:
+def _remember(question: tuple[str, str], verdict: Verdict) -> None:
     with _verdicts_lock:
         _verdicts[_key(question)] = verdict
         if len(_verdicts) > CACHE_SIZE:

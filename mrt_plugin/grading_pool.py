@@ -42,12 +42,10 @@ _WORD = re.compile(r"[a-zA-Z]{2}")
 _KEPT_VARIABLES = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"}
 
 
-class Outcome(enum.Enum):
+class Verdict(enum.Enum):
     """
-    What grading one answer came to.
-
-    `TIMED_OUT` means no verdict within the time or memory limit, also when the worker died over the answer. It says
-    nothing about the answer, so count it apart from `WRONG`.
+    What grading one answer came to. `TIMED_OUT` (math-verify reached the time or memory limit, or died over the
+    answer) says nothing about the answer, so count it apart from `WRONG`.
     """
 
     RIGHT = "right"
@@ -67,10 +65,8 @@ def _preparation_without_main(name: str) -> dict:
 
 class _Popen(popen_spawn_posix.Popen):
     """
-    Starts a child that does not import the parent's `__main__`, which would run an unguarded training script again.
-
-    multiprocessing has no switch for it, so this is its own `_launch`, only that it finds another `spawn` module.
-    Nothing is patched: other users of multiprocessing notice nothing.
+    Starts a child that does not import the parent's `__main__`, which would run an unguarded training script again:
+    multiprocessing's own `_launch`, only that it finds another `spawn` module. Other users of it notice nothing.
     """
 
     _spawn = types.SimpleNamespace(**{**vars(spawn), "get_preparation_data": _preparation_without_main})
@@ -107,8 +103,8 @@ class _Pool(ProcessPool):
         future.add_done_callback(self._note_progress)
         return future
 
-    def wait_for(self, future: concurrent.futures.Future) -> list[Outcome] | None:
-        """The outcomes, or `None` where there was no verdict in time."""
+    def wait_for(self, future: concurrent.futures.Future) -> list[Verdict] | None:
+        """The verdicts, or `None` where they were not there in time."""
         # A pool that breaks forgets the tasks which were merely queued, so somebody has to look.
         while not concurrent.futures.wait([future], timeout=1).done:
             if not self.active or time.monotonic() - self._last_progress > STALL_LIMIT:
@@ -130,21 +126,19 @@ def warm_up() -> None:
     _current_pool().ask([(r"\boxed{x}", "x")])
 
 
-def judge_in_workers(questions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Outcome]:
-    verdicts: dict[tuple[str, str], Outcome] = {}
+def judge_in_workers(questions: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Verdict]:
+    verdicts: dict[tuple[str, str], Verdict] = {}
     for attempt in range(3 if questions else 0):
         pool = _current_pool()
         try:
-            size = min(CHUNK, -(-len(questions) // (4 * pool.workers)))  # small enough to keep all workers busy
-            while size:
+            for size in (min(CHUNK, -(-len(questions) // (4 * pool.workers))), 1):  # which keeps all workers busy
                 left = [question for question in questions if question not in verdicts]
                 chunks = [left[start : start + size] for start in range(0, len(left), size)]
                 for chunk, future in [(chunk, pool.ask(chunk)) for chunk in chunks]:
-                    outcomes = pool.wait_for(future)
-                    if outcomes is None and size == 1:
-                        outcomes = [Outcome.TIMED_OUT]
-                    verdicts.update(zip(chunk, outcomes or [], strict=False))
-                size = 1 if size > 1 else 0
+                    found = pool.wait_for(future)
+                    if found is None and size == 1:
+                        found = [Verdict.TIMED_OUT]
+                    verdicts.update(zip(chunk, found or [], strict=False))
             break
         except RuntimeError:  # a broken pool: Pebble has no narrower error for one that broke under another thread
             if attempt == 2:
@@ -209,29 +203,27 @@ def _prepare_worker() -> None:
     _judge(r"\boxed{x}", "x")
 
 
-def _judge_all(questions: Sequence[tuple[str, str]]) -> list[Outcome]:
+def _judge_all(questions: Sequence[tuple[str, str]]) -> list[Verdict]:
     """Outcomes of the first of them at least: on a busy machine, fewer are done before the limit kills the worker."""
-    outcomes, begin = [], time.monotonic()
+    verdicts, begin = [], time.monotonic()
     for question in questions:
-        outcomes.append(_judge(*question))
+        verdicts.append(_judge(*question))
         if time.monotonic() - begin > CHUNK_LIMIT / 2:
             break
-    return outcomes
+    return verdicts
 
 
-def _judge(essence: str, gold: str) -> Outcome:
+def _judge(essence: str, gold: str) -> Verdict:
     from math_verify import verify
 
     # In seconds of processor time. Should the parent be killed, nobody else would end a worker that hangs.
     signal.setitimer(signal.ITIMER_PROF, 2 * TIME_LIMIT)
     try:
-        gold_parsed = _parse_gold(gold)
-        if not gold_parsed:
-            return Outcome.UNPARSEABLE_GOLD
-        answer_parsed = _parse_answer(essence)
-        if not answer_parsed:
-            return Outcome.NO_ANSWER
-        return Outcome.RIGHT if verify(gold_parsed, answer_parsed, timeout_seconds=0) else Outcome.WRONG
+        if not (right := _parse_gold(gold)):
+            return Verdict.UNPARSEABLE_GOLD
+        if not (answer := _parse_answer(essence)):
+            return Verdict.NO_ANSWER
+        return Verdict.RIGHT if verify(right, answer, timeout_seconds=0) else Verdict.WRONG
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         _drop_caches_if_large()

@@ -19,9 +19,11 @@ from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig, check_known
 from .datasets import load_splits
-from .launch import REWARDS, RecipeArguments, imported_reward, launch, resume_point, trainer_kwargs
+from .launch import REWARDS, RecipeArguments, imported_reward, launch, resume_point
+from .settings import resolve
 from .tokens import tokenize
 from .trainer import MRTTrainer
+from .upstream.model import model_loading
 
 
 logger = logging.getLogger(__name__)
@@ -102,10 +104,11 @@ def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args:
     reward_funcs = [get_reward(name) for name in script_args.reward_funcs]
     wants_eval = training_args.eval_strategy != "no" or training_args.mrt_regret_steps > 0
     train, test = load_splits(script_args, script_args.dataset_prompt_column, wants_eval)
+    resolve(reward_funcs, training_args, {"train_dataset": train})  # refuses before anything is loaded
     conversation = partial(
         make_conversation, column=script_args.dataset_prompt_column, system_prompt=script_args.system_prompt
     )
-    model_kwargs = trainer_kwargs(script_args, training_args, model_args)
+    model_kwargs = model_loading(script_args, training_args, model_args)
     train = train.map(conversation)
     if script_args.dataset_max_prompt_tokens is not None:
         tokenizer = model_kwargs.get("processing_class") or AutoTokenizer.from_pretrained(

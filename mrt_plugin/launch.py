@@ -1,4 +1,4 @@
-r"""What the launchers share: which upstream runs a recipe, its data, its rewards, its model, where it goes on from."""
+r"""What the launchers share: which upstream runs a recipe, its data, its rewards, where it resumes."""
 
 import argparse
 import importlib
@@ -7,17 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-import trl
 from datasets import Dataset
-from transformers import AutoTokenizer
 from transformers.trainer_utils import get_last_checkpoint
-from trl import get_quantization_config
 
 from . import rewards
 from .arguments import check_known, did_you_mean
 from .datasets import DataArguments
 from .upstream.recipe import run_recipe
-from .upstream.version import TRL_1
+from .upstream.version import FITS_OPEN_R1
 
 
 REWARDS = {
@@ -31,18 +28,15 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
     it pins, else on `main`.
 
     Args:
-        task (`str`):
-            `grpo` or `sft`.
-        dataclass_types (`tuple` of `type`), main (`Callable`):
-            Arguments and main of our launcher.
-        arguments (`list[str]`, *optional*):
-            The command line; that of the process if not given.
+        task (`str`): `grpo` or `sft`.
+        dataclass_types (`tuple` of `type`), main (`Callable`): Arguments and main of our launcher.
+        arguments (`list[str]`, *optional*): The command line; that of the process if not given.
 
     Raises:
         `ValueError`: If the recipe cannot work; it names the recipe.
     """
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    default = "open-r1" if find_spec("open_r1") and not TRL_1 else "trl"
+    default = "open-r1" if find_spec("open_r1") and FITS_OPEN_R1 else "trl"
     chooser.add_argument("--upstream", choices=["open-r1", "trl"], default=default)
     chosen, arguments = chooser.parse_known_args(arguments)  # of the process where there are none
     if chosen.upstream == "open-r1":
@@ -89,32 +83,8 @@ def imported_reward(name: str) -> Callable:
         raise ValueError(f"reward_funcs: {name!r} cannot be imported: {error}.") from error
 
 
-def trainer_kwargs(script_args, training_args, model_args) -> dict:
-    """How a trainer loads the model and its tokenizer; sets `model_init_kwargs`, where the recipe's win."""
-    quantization = get_quantization_config(model_args)
-    common = {
-        "revision": model_args.model_revision,
-        "trust_remote_code": (training_args if TRL_1 else model_args).trust_remote_code,
-    }
-    kwargs = common | {"attn_implementation": model_args.attn_implementation}
-    if TRL_1:
-        kwargs["dtype"] = model_args.dtype
-    else:
-        kwargs["torch_dtype"] = model_args.torch_dtype
-        if quantization is not None:
-            kwargs |= {"quantization_config": quantization, "device_map": trl.get_kbit_device_map()}
-    training_args.model_init_kwargs = {**kwargs, **(training_args.model_init_kwargs or {})}
-    given = {"model": model_args.model_name_or_path}
-    if TRL_1:
-        given["quantization_config"] = quantization
-    if script_args.chat_template is not None:
-        given["processing_class"] = AutoTokenizer.from_pretrained(model_args.model_name_or_path, **common)
-        given["processing_class"].chat_template = script_args.chat_template
-    return given
-
-
 def resume_point(training_args) -> str | None:
-    """The checkpoint to go on from: the one that was asked for, else the last one in the output folder."""
+    """The checkpoint to resume from: the one that was asked for, else the last one in the output folder."""
     if training_args.resume_from_checkpoint is not None:
         return training_args.resume_from_checkpoint
     return get_last_checkpoint(training_args.output_dir) if os.path.isdir(training_args.output_dir) else None

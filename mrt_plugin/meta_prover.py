@@ -1,8 +1,7 @@
 r"""Prefixes -> success probabilities, by forced termination.
 
 The meta-prover is the policy itself, made to stop thinking at a prefix and to answer (section 4 of arXiv
-2503.07572). How often it is right there is the success probability J of the prefix. Sampling plus grading, nothing
-else: what the probabilities are used for (a reward, a kept training row, a regret curve) is decided elsewhere.
+2503.07572). How often it is right there is the success probability J of the prefix. Left out: what J is used for.
 """
 
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .engines.sampling import Prompt, Sampler, SamplingSettings
+from .engines.sampling import Completion, Prompt, Sampler, SamplingSettings
 from .episodes import CLOSE, split_answer
-from .grading import Outcome, grade, up_to_closing_brace
+from .grading import Verdict, grade, up_to_closing_brace
 from .tokens import decode, tokenize
 from .traces import Trace, stop_after
 
@@ -32,10 +31,10 @@ END_OF_TRACE = "\n</think>"
 
 
 class Answer(NamedTuple):
-    """One drawn answer: what follows `</think>`, its grade, and whether it came to an end within its tokens."""
+    """One drawn answer: what follows `</think>`, its verdict, and whether it came to an end within its tokens."""
 
     text: str
-    outcome: Outcome
+    verdict: Verdict
     ended: bool
 
 
@@ -46,19 +45,15 @@ class Measurement:
 
     Args:
         success_probability (`np.ndarray` of shape (G + 1,)):
-            J after 0, ..., G episodes; NaN where no answer could be graded (an unparseable gold, or nothing but
-            time-outs).
-        answer_tokens (`np.ndarray` of shape (G + 1,)):
-            Mean length of the answers, in tokens.
-        samples (`int`):
-            Answers drawn after each prefix; 0 where they were scored and not drawn.
+            J after 0, ..., G episodes; NaN where the engine had no room for an answer, or none could be graded (an
+            unparseable gold, or nothing but time-outs).
+        answer_tokens (`np.ndarray` of shape (G + 1,)): Mean length of the answers, in tokens; NaN without room.
+        samples (`int`): Answers drawn after each prefix; 0 where they were scored and not drawn.
         tokens (`int`):
-            Tokens that were spent on this trace: those drawn, or those scored. Prefixes that several traces of a
-            call share are paid for by the first.
-        timeouts (`int`):
-            Answers without a verdict; they do not count in J.
-        answers (`tuple[tuple[Answer, ...], ...]` of length G + 1):
-            The drawn answers; none where answers were scored.
+            Tokens drawn or scored. Prefixes that traces of a call share count for the first of them, here and below.
+        timeouts (`int`): Answers that the grader ran out of time over; they do not count in J.
+        answers (`tuple[tuple[Answer, ...], ...]` of length G + 1): The drawn answers; none where answers were scored.
+        unanswered (`int`): Prefixes after which there was no room for an answer.
     """
 
     success_probability: np.ndarray
@@ -67,21 +62,100 @@ class Measurement:
     tokens: int
     timeouts: int
     answers: tuple[tuple[Answer, ...], ...] = ()
+    unanswered: int = 0
 
     def right_answer(self, j: int) -> str | None:
         """After j episodes, the text of the first right answer that was not cut by length, if there is one."""
-        found = (answer.text for answer in self.answers[j] if answer.outcome is Outcome.RIGHT and answer.ended)
+        found = (answer.text for answer in self.answers[j] if answer.verdict is Verdict.RIGHT and answer.ended)
         return next(found, None)
 
 
-class _Estimate(NamedTuple):
-    """Of one prefix; fields as in [`Measurement`]."""
+class Estimate(NamedTuple):
+    """What an estimator says of one prefix; fields as in [`Measurement`]."""
 
     success_probability: float
     answer_tokens: float
     tokens: int
-    timeouts: int
+    timeouts: int = 0
     answers: tuple[Answer, ...] = ()
+    unanswered: int = 0
+
+
+@dataclass(frozen=True)
+class SampledAnswers:
+    """
+    The paper's estimator: J is the share of drawn answers that are right.
+
+    Args:
+        samples (`int`): Answers to draw after each prefix.
+        settings ([`SamplingSettings`]): How to draw them. The paper's analysis: 4096 tokens, temperature 0.7, top-p 1.
+    """
+
+    samples: int
+    settings: SamplingSettings
+
+    summary = "(the paper's) the share of drawn answers that are right."
+    name, needs_scores, needs_box, draws_answers = "sample", False, False, True
+
+    @classmethod
+    def of(cls, args, seed: int | None) -> "SampledAnswers":
+        return cls(args.mrt_samples, SamplingSettings(args.mrt_answer_tokens, args.mrt_answer_temperature, seed=seed))
+
+    def estimate(self, sampler: Sampler, prompts: Sequence[Prompt], golds: Sequence[str]) -> list[Estimate]:
+        drawn = [group or [] for group in sampler.sample(prompts, self.samples, self.settings)]
+        # The answer's box may have been opened by the termination.
+        texts = [
+            split_answer(decode(sampler.tokenizer, prompt.suffix) + decode(sampler.tokenizer, completion.token_ids))
+            for prompt, group in zip(prompts, drawn, strict=True)
+            for completion in group
+        ]
+        verdicts = grade(texts, [gold for gold, group in zip(golds, drawn, strict=True) for _ in group])
+        graded = iter(zip(texts, verdicts, strict=True))
+        return [self._of_prefix(group, [Answer(*next(graded), answer.ended) for answer in group]) for group in drawn]
+
+    def _of_prefix(self, completions: list[Completion], answers: list[Answer]) -> Estimate:
+        if not answers:
+            return Estimate(np.nan, np.nan, tokens=0, unanswered=1)
+        verdicts = [answer.verdict for answer in answers]
+        timeouts, tokens = verdicts.count(Verdict.TIMED_OUT), sum(len(one.token_ids) for one in completions)
+        known = len(verdicts) - timeouts - verdicts.count(Verdict.UNPARSEABLE_GOLD)
+        value = verdicts.count(Verdict.RIGHT) / known if known else np.nan
+        return Estimate(value, tokens / len(answers), tokens, timeouts, tuple(answers))
+
+
+class GoldLikelihood:
+    """
+    Ours: J is the probability of the gold answer and of the brace that closes its box, teacher-forced, in one pass: no
+    noise, no decoding, but it only knows one way to write the answer.
+    """
+
+    summary = "(ours) the probability of the gold answer, in one pass; the termination must end in \\boxed{."
+    samples = 0
+    name, needs_scores, needs_box, draws_answers = "likelihood", True, True, False
+
+    @classmethod
+    def of(cls, args, seed: int | None) -> "GoldLikelihood":
+        return cls()
+
+    def estimate(self, sampler: Sampler, prompts: Sequence[Prompt], golds: Sequence[str]) -> list[Estimate]:
+        targets = [tokenize(sampler.tokenizer, bare_answer(gold) + "}") for gold in golds]
+        log_probabilities = sampler.score(prompts, targets)
+        unique = list(dict.fromkeys(golds))
+        verdicts = grade([f"\\boxed{{{bare_answer(gold)}}}" for gold in unique], unique)
+        unknown = {g for g, verdict in zip(unique, verdicts, strict=True) if verdict is Verdict.UNPARSEABLE_GOLD}
+        values = [np.nan if g in unknown else float(np.exp(v)) for g, v in zip(golds, log_probabilities, strict=True)]
+        return [
+            Estimate(value, len(target), len(prompt.suffix) + len(target))
+            for value, target, prompt in zip(values, targets, prompts, strict=True)
+        ]
+
+
+ESTIMATORS = {estimator.name: estimator for estimator in (SampledAnswers, GoldLikelihood)}
+"""
+By name. An estimator says whether it needs a sampler that scores, or a termination that opens the answer's box, and
+whether it draws answers, which can be kept. `of` makes one from [`~mrt_plugin.arguments.MetaProverArguments`], and
+`estimate` maps N prompts and N gold answers to N [`Estimate`]s.
+"""
 
 
 class MetaProver:
@@ -89,147 +163,86 @@ class MetaProver:
     Estimates success probabilities with a sampler.
 
     Args:
-        sampler ([`~mrt_plugin.engines.sampling.Sampler`]):
-            The policy. `likelihood` needs one that can score, such as [`~mrt_plugin.engines.policy.PolicySampler`].
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
-        termination (`str`, *optional*, defaults to `"explain"`):
-            What is appended to make the policy stop and answer. `explain` is the paper's text, after which the
-            policy still writes an explanation; the whole trace is then only closed. `answer` is a short one that
-            opens the answer's box. Anything else is the text itself. Texts other than `explain` follow every
-            prefix, the whole trace included. A text that begins with a line break takes the place of the blank line
+        sampler ([`~mrt_plugin.engines.sampling.Sampler`]): The policy.
+        estimator ([`SampledAnswers`] or [`GoldLikelihood`]): How J is estimated.
+        termination (`str`):
+            What is appended to make the policy stop and answer. `explain`: the paper's text, after which the policy
+            still explains; a whole trace is then only closed. `answer`: a short one that opens the answer's box.
+            Anything else is the text itself. A text that begins with a line break takes the place of the blank line
             behind the prefix, as models end their thinking with a single one.
-        estimator (`str`, *optional*, defaults to `"sample"`):
-            `sample` (the paper's) draws answers and grades them. `likelihood` (ours) takes the probability of the gold
-            answer, teacher-forced, in one pass: no noise, no decoding, but it only knows one way to write the answer.
-        samples (`int`, *optional*, defaults to `8`):
-            Answers to draw after each prefix.
-        settings ([`~mrt_plugin.engines.sampling.SamplingSettings`], *optional*):
-            How to draw them. Defaults to the paper's: 4096 tokens, temperature 0.7, top-p 1.
 
     Raises:
-        `ValueError`: If `likelihood` is asked for with a termination after which the answer does not follow at once.
+        `ValueError`: If the termination does not end the thinking, or the estimator cannot work with what is given.
 
     Example:
     ```python
-    meta_prover = MetaProver(PolicySampler(model, tokenizer), tokenizer, termination="answer", samples=4)
-    trace = segment(tokenizer, prompt_ids, completion_ids, solution="5", episodes=6)
+    estimator = SampledAnswers(4, SamplingSettings(max_new_tokens=64))
+    meta_prover = MetaProver(PolicySampler(model, tokenizer), estimator, "answer")
+    trace = segment(tokenizer, prompt_ids, completion_ids, solution="5", episodes=6, cues=CUES)
     meta_prover.success_probabilities([trace])[0].success_probability  # array([0.25, 0.25, 1.0])
     ```
     """
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        tokenizer,
-        termination: str = "explain",
-        estimator: str = "sample",
-        samples: int = 8,
-        settings: SamplingSettings | None = None,
-    ):
-        self.sampler, self.tokenizer, self.samples = sampler, tokenizer, samples
-        self.settings = settings or SamplingSettings(max_new_tokens=4096, temperature=0.7)
-        self.termination = check_termination(termination, estimator)
-        if estimator == "likelihood" and not hasattr(sampler, "score"):
+    def __init__(self, sampler: Sampler, estimator: SampledAnswers | GoldLikelihood, termination: str):
+        self.sampler, self.tokenizer, self.estimator = sampler, sampler.tokenizer, estimator
+        self.termination = check_termination(termination, estimator.name)
+        if estimator.needs_scores and not sampler.scores:
             raise ValueError(
-                f"mrt_estimator: likelihood needs log-probabilities, which {type(sampler).__name__} does not give. "
-                "Set mrt_estimator: sample, or sampler: transformers."
+                f"mrt_estimator: {estimator.name} needs log-probabilities, which {type(sampler).__name__} does not "
+                "give. Set mrt_estimator: sample, or sampler: transformers."
             )
-        self.estimator = estimator
 
     def success_probabilities(self, traces: Sequence[Trace], whole: bool = False) -> list[Measurement]:
         """
         J after every prefix of every trace, in one call to the sampler. `whole` says that each prefix is a thinking
-        that has come to its own end, as otherwise only the last one is.
-
-        Prefixes of the same tokens and the same gold answer are measured once: all rollouts of a problem share J_0.
+        that has come to its own end, as otherwise only the last one is. Prefixes of the same tokens and the same gold
+        answer are measured once: all rollouts of a problem share J_0.
         """
         keys: list[list[tuple]] = []  # of each prefix of each trace
-        prompts: dict[tuple, tuple[Prompt, str]] = {}
+        prompts: dict[tuple, Prompt] = {}
         for trace in traces:
             keys.append([])
-            for j in range(len(trace.cuts)):
-                text = self._suffix(whole or 0 < j == trace.episodes)
+            for j in range(len(trace.prefix_ends)):
+                closed = whole or 0 < j == trace.episodes
+                text = END_OF_TRACE if closed and self.termination == TERMINATIONS["explain"] else self.termination
                 cut, suffix = stop_after(self.tokenizer, trace, j, text)
                 key = (tuple(trace.token_ids[:cut]), tuple(suffix), trace.solution)
-                prompts.setdefault(key, (Prompt(trace.token_ids, cut, suffix), trace.solution))
+                prompts.setdefault(key, Prompt(trace.token_ids, cut, suffix))
                 keys[-1].append(key)
-        estimate = self._sample if self.estimator == "sample" else self._likelihood
         # Also without any prompts: an engine that ranks share waits for all of them.
-        some = [prompt for prompt, _ in prompts.values()]
-        estimates = dict(zip(prompts, estimate(some, [gold for _, gold in prompts.values()]), strict=True))
+        estimated = self.estimator.estimate(self.sampler, list(prompts.values()), [gold for *_, gold in prompts])
+        estimates = dict(zip(prompts, estimated, strict=True))
 
-        measurements, paid = [], set()
+        measurements, counted = [], set()
         for trace_keys in keys:
             mine = [estimates[key] for key in trace_keys]
-            values, answer_tokens, tokens, timeouts, answers = zip(*mine, strict=True)
-            new = [key not in paid for key in trace_keys]
-            paid.update(trace_keys)
+            new = [estimates[key] for key in trace_keys if key not in counted]
+            counted.update(trace_keys)
             measurements.append(
                 Measurement(
-                    np.array(values),
-                    np.array(answer_tokens),
-                    self.samples if self.estimator == "sample" else 0,
-                    int(np.dot(tokens, new)),
-                    int(np.dot(timeouts, new)),
-                    answers,
+                    np.array([one.success_probability for one in mine]),
+                    np.array([one.answer_tokens for one in mine]),
+                    self.estimator.samples,
+                    tokens=sum(one.tokens for one in new),
+                    timeouts=sum(one.timeouts for one in new),
+                    answers=tuple(one.answers for one in mine),
+                    unanswered=sum(one.unanswered for one in new),
                 )
             )
         return measurements
 
-    def _suffix(self, whole: bool) -> str:
-        return END_OF_TRACE if whole and self.termination == TERMINATIONS["explain"] else self.termination
 
-    def _sample(self, prompts, solutions) -> list[_Estimate]:
-        """Estimates from drawn answers."""
-        completions = self.sampler.sample(prompts, self.samples, self.settings)
-        # The answer's box may have been opened by the termination.
-        texts = [
-            split_answer(decode(self.tokenizer, prompt.suffix) + decode(self.tokenizer, token_ids))
-            for prompt, drawn in zip(prompts, completions, strict=True)
-            for token_ids in drawn
-        ]
-        graded = iter(
-            zip(texts, grade(texts, [solution for solution in solutions for _ in range(self.samples)]), strict=True)
-        )
-        estimates = []
-        for drawn in completions:
-            answers = tuple(
-                Answer(*next(graded), len(token_ids) < self.settings.max_new_tokens) for token_ids in drawn
-            )
-            outcomes = [answer.outcome for answer in answers]
-            timeouts, tokens = outcomes.count(Outcome.TIMED_OUT), sum(map(len, drawn))
-            known = len(outcomes) - timeouts - outcomes.count(Outcome.UNPARSEABLE_GOLD)
-            value = outcomes.count(Outcome.RIGHT) / known if known else np.nan
-            estimates.append(_Estimate(value, tokens / len(drawn), tokens, timeouts, answers))
-        return estimates
-
-    def _likelihood(self, prompts, solutions) -> list[_Estimate]:
-        """Estimates from the probability of the gold answer and of the brace that closes its box."""
-        targets = [tokenize(self.tokenizer, bare_answer(solution) + "}") for solution in solutions]
-        log_probabilities = self.sampler.score(prompts, targets)
-        golds = list(dict.fromkeys(solutions))
-        outcomes = dict(zip(golds, grade([f"\\boxed{{{bare_answer(gold)}}}" for gold in golds], golds), strict=True))
-        return [
-            _Estimate(
-                np.nan if outcomes[solution] is Outcome.UNPARSEABLE_GOLD else float(np.exp(value)),
-                len(target),
-                len(prompt.suffix) + len(target),
-                0,
-            )
-            for value, target, prompt, solution in zip(log_probabilities, targets, prompts, solutions, strict=True)
-        ]
-
-
-def meta_prover(args, sampler: Sampler, tokenizer, seed: int | None = None) -> MetaProver:
+def build_meta_prover(args, sampler: Sampler, seed: int | None = None) -> MetaProver:
     """The meta-prover that [`~mrt_plugin.arguments.MetaProverArguments`] describe."""
-    settings = SamplingSettings(args.mrt_answer_tokens, args.mrt_answer_temperature, seed=seed)
-    return MetaProver(sampler, tokenizer, args.mrt_termination, args.mrt_estimator, args.mrt_samples, settings)
+    return MetaProver(sampler, ESTIMATORS[args.mrt_estimator].of(args, seed), args.mrt_termination)
 
 
 def check_termination(termination: str, estimator: str = "sample") -> str:
     r"""
     The text that a `termination` stands for.
+
+    Raises:
+        `ValueError`: If it does not end the thinking, or if the answer does not follow it as the estimator needs.
 
     ```python
     >>> check_termination("answer", "likelihood").endswith("\\boxed{")
@@ -243,9 +256,9 @@ def check_termination(termination: str, estimator: str = "sample") -> str:
             f"mrt_termination must be one of {list(TERMINATIONS)}, a text with {CLOSE} in it, which ends the "
             f"thinking, or one that ends with \\boxed{{, where the model does not think in tags; got {termination!r}."
         )
-    if estimator == "likelihood" and not text.endswith("\\boxed{"):
+    if ESTIMATORS[estimator].needs_box and not text.endswith("\\boxed{"):
         raise ValueError(
-            "mrt_estimator: likelihood scores the gold answer right after the termination, so that has to end with "
+            f"mrt_estimator: {estimator} scores the gold answer right after the termination, so that has to end with "
             "\\boxed{. Set mrt_termination: answer, or use mrt_estimator: sample."
         )
     return text

@@ -22,10 +22,10 @@ from .datasets import check_splits
 from .launch import REWARDS, check_sft_columns, imported_reward
 from .settings import resolve
 from .trainer import MRTTrainer
-from .upstream.version import TRL_1
+from .upstream.version import FITS_OPEN_R1
 
 
-if TRL_1:
+if not FITS_OPEN_R1:
     raise ImportError(
         f"Open-R1 pins trl==0.18.0; this is {trl.__version__}. Install its versions (mrt-plugin[open-r1]), or launch "
         "with --upstream trl, which needs no Open-R1."
@@ -33,9 +33,9 @@ if TRL_1:
 
 SEAMS = {  # what is replaced, added to or called
     "open_r1.configs": ["GRPOConfig", "GRPOScriptArguments", "SFTConfig", "ScriptArguments"],
-    "open_r1.grpo": ["GRPOConfig", "GRPOTrainer", "get_reward_funcs", "main"],
+    "open_r1.grpo": ["GRPOConfig", "GRPOTrainer", "get_dataset", "get_reward_funcs", "main"],
     "open_r1.rewards": ["get_reward_funcs"],
-    "open_r1.sft": ["main"],
+    "open_r1.sft": ["get_dataset", "main"],
     "open_r1.utils": ["get_dataset"],
     "open_r1.utils.callbacks": ["CALLBACKS"],
 }
@@ -138,7 +138,7 @@ def grpo(script_args, training_args: GRPOConfig, model_args: ModelConfig) -> Non
     wants_eval = training_args.eval_strategy != "no" or training_args.mrt_regret_steps > 0
     train, _ = check_splits(splits, script_args, script_args.dataset_prompt_column, wants_eval)
     resolve(reward_funcs, training_args, {"train_dataset": train})
-    open_r1.grpo.main(script_args, training_args, model_args)
+    _run(open_r1.grpo, splits, script_args, training_args, model_args)
 
 
 def sft(script_args, training_args, model_args: ModelConfig) -> None:
@@ -148,7 +148,16 @@ def sft(script_args, training_args, model_args: ModelConfig) -> None:
     splits = open_r1.utils.get_dataset(script_args)
     train, _ = check_splits(splits, script_args, None, training_args.eval_strategy != "no")
     check_sft_columns(train, training_args.dataset_text_field)
-    open_r1.sft.main(script_args, training_args, model_args)
+    _run(open_r1.sft, splits, script_args, training_args, model_args)
+
+
+def _run(launcher, splits, *arguments) -> None:
+    """Open-R1's `main` in a module of its, which is given the splits that were loaded for the check."""
+    usual, launcher.get_dataset = launcher.get_dataset, lambda script_args: splits
+    try:
+        launcher.main(*arguments)
+    finally:
+        launcher.get_dataset = usual
 
 
 LAUNCHERS = {

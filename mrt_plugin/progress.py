@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 from math import comb
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 
 def progress(success_probability: Sequence[float]) -> np.ndarray:
@@ -16,12 +17,10 @@ def progress(success_probability: Sequence[float]) -> np.ndarray:
     What each episode added to the chance of success (Definition 6.1): `J_j - J_{j-1}`.
 
     Args:
-        success_probability (`Sequence[float]` of shape (G + 1,)):
-            J after 0, ..., G episodes.
+        success_probability (`Sequence[float]` of shape (G + 1,)): J after 0, ..., G episodes.
 
     Returns:
-        `np.ndarray` of shape (G,):
-            Progress of episodes 1, ..., G. Its sum is `J_G - J_0`.
+        `np.ndarray` of shape (G,): Progress of episodes 1, ..., G. Its sum is `J_G - J_0`.
 
     Example:
     ```python
@@ -38,10 +37,8 @@ def cumulative_regret(success_probability: Sequence[float], oracle: float | Sequ
     Cumulative regret against a comparator (Definition 4.1): `sum_j oracle_j - J_j` over the episodes 1, ..., G.
 
     Args:
-        success_probability (`Sequence[float]` of shape (G + 1,)):
-            J after 0, ..., G episodes.
-        oracle (`float` or `Sequence[float]` of shape (G,), *optional*, defaults to `1.0`):
-            Success probability of the comparator after each episode.
+        success_probability (`Sequence[float]` of shape (G + 1,)): J after 0, ..., G episodes.
+        oracle (`float` or `Sequence[float]` of shape (G,), *optional*, defaults to `1.0`): J of the comparator.
 
     Example:
     ```python
@@ -58,20 +55,15 @@ def normalized_regret(success_probability: Sequence[float], tokens: Sequence[flo
     Regret of one trace against an oracle that is always right, per token of the budget (section 7 of the paper's
     analysis): one minus the area under J over tokens, divided by the budget.
 
-    The curve starts in (0, 0), is linear between the measured points, is cut at the budget, and is held at its
-    last value where the trace ends before it.
+    The curve starts in (0, 0), is linear between points, is cut at the budget, and is held where it ends before.
 
     Args:
-        success_probability (`Sequence[float]` of shape (N,)):
-            J at each measured prefix.
-        tokens (`Sequence[float]` of shape (N,)):
-            Tokens spent there, ascending: those of the prefix and those of the answer.
-        token_budget (`float`):
-            Budget C_0, in tokens.
+        success_probability (`Sequence[float]` of shape (N,)): J at each measured prefix.
+        tokens (`Sequence[float]` of shape (N,)): Those spent there on the prefix and the answer, ascending.
+        token_budget (`float`): Budget C_0, in tokens.
 
     Returns:
-        `float`:
-            Regret in [0, 1]; lower is better. The regret of a model is the mean over problems of the mean over traces.
+        `float`: In [0, 1]; lower is better. That of a model is the mean over problems of the mean over traces.
 
     Example:
     ```python
@@ -88,7 +80,7 @@ def normalized_regret(success_probability: Sequence[float], tokens: Sequence[flo
         raise ValueError(f"tokens must be ascending and not negative, got {tokens[1:].tolist()}.")
     inside = tokens < token_budget
     at_budget = np.interp(token_budget, tokens, values)  # holds the last value beyond the last point
-    area = np.trapezoid(np.append(values[inside], at_budget), np.append(tokens[inside], token_budget))
+    area = trapezoid(np.append(values[inside], at_budget), np.append(tokens[inside], token_budget))
     return float(1.0 - area / token_budget)
 
 
@@ -119,7 +111,7 @@ def released_regret(
         share = (token_budget - tokens[last]) / (tokens[last + 1] - tokens[last])
         at_budget = values[last] + share * (values[last + 1] - values[last])
         tokens, values = [*inside, token_budget], [*values[: last + 1], at_budget]
-    return float(1.0 - np.trapezoid(values, tokens) / token_budget)
+    return float(1.0 - trapezoid(values, tokens) / token_budget)
 
 
 def majority_curve(answers: Sequence[Hashable], gold: Hashable) -> np.ndarray:
@@ -129,15 +121,12 @@ def majority_curve(answers: Sequence[Hashable], gold: Hashable) -> np.ndarray:
     Computed exactly: for each number of votes for the gold answer, the draws are counted in which no other has more.
 
     Args:
-        answers (`Sequence[Hashable]` of length K):
-            Answers, equal where they mean the same; `None` is no answer and has no vote.
-        gold (`Hashable`):
-            The right one.
+        answers (`Sequence[Hashable]` of length K): Equal where they mean the same; `None` has no vote.
+        gold (`Hashable`): The right one.
 
     Returns:
-        `np.ndarray` of shape (K,):
-            For p = 1, ..., K the mean over all draws of 1 if the gold answer has the most votes, 0.5 if it shares
-            them, else 0.
+        `np.ndarray` of shape (K,): For p = 1, ..., K the mean over all draws of 1 if the gold answer has the most
+            votes, 0.5 if it shares them, else 0.
 
     Example:
     ```python

@@ -8,12 +8,12 @@ import math
 from itertools import groupby
 
 from .episodes import CLOSE, split_answer
-from .grading import Outcome, grade
+from .grading import Verdict, grade
 
 
 logger = logging.getLogger(__name__)
 
-_REWARD = {Outcome.RIGHT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0}
+_REWARD = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.NO_ANSWER: 0.0}
 
 
 def completion_text(completion: str | list[dict]) -> str:
@@ -37,23 +37,16 @@ def mrt_accuracy(
     completions: list, solution: list[str], thinking_opened: list[bool] | None = None, log_metric=None, **kwargs
 ) -> list[float | None]:
     r"""
-    The verifier's reward r: 1 if the answer is right, 0 if it is wrong or missing. The answer is looked for behind
-    `</think>`; a thinking that was cut has none.
+    The verifier's reward r: 1 if the answer is right, 0 if it is wrong or missing, `None` if the gold answer cannot be
+    parsed or the grader ran out of time. The answer is looked for behind `</think>`; a thinking that was cut has none.
 
     Args:
-        completions (`list[str]` or `list[list[dict]]`):
-            Completions.
-        solution (`list[str]`):
-            Gold answers, in LaTeX or plain.
+        completions (`list[str]` or `list[list[dict]]`): Completions.
+        solution (`list[str]`): Gold answers, in LaTeX or plain.
         thinking_opened (`list[bool]`, *optional*):
             Whether the prompt already ends in `<think>`, so that a completion without `</think>` was cut. Given by
             [`~mrt_plugin.MRTTrainer`]; without it, only a completion that holds `<think>` itself is known to be cut.
-        log_metric (`callable`, *optional*):
-            Given by TRL's trainer, to log the number of time-outs.
-
-    Returns:
-        `list[float | None]`:
-            One reward each; `None` where the gold answer cannot be parsed or the grader ran out of time.
+        log_metric (`callable`, *optional*): Given by TRL's trainer, to log the number of time-outs.
 
     Example:
     ```python
@@ -66,10 +59,10 @@ def mrt_accuracy(
         split_answer(completion_text(completion), opened)
         for completion, opened in zip(completions, thinking_opened or [False] * len(completions), strict=True)
     ]
-    outcomes = grade(answers, solution)
+    verdicts = grade(answers, solution)
     if log_metric is not None:
-        log_metric("rewards/mrt_accuracy/timeouts", float(sum(outcome is Outcome.TIMED_OUT for outcome in outcomes)))
-    return [_REWARD.get(outcome) for outcome in outcomes]
+        log_metric("rewards/mrt_accuracy/timeouts", float(verdicts.count(Verdict.TIMED_OUT)))
+    return [_REWARD.get(verdict) for verdict in verdicts]
 
 
 def mrt_progress(
@@ -81,28 +74,18 @@ def mrt_progress(
     **kwargs,
 ) -> list[float | None]:
     r"""
-    Progress that a rollout made from its prefix: `r - J(prefix)`.
+    Progress that a rollout made from its prefix: `r - J(prefix)`, in [-1, 1].
 
     As a scalar it means something only where a group mixes rollouts that continue with rollouts that are forced to
-    stop, as [`~mrt_plugin.MRTTrainer`] arranges it with `mrt_credit: mixed`. Where all rollouts of a group share a
-    prefix, J is one constant, and GRPO's group mean cancels it.
+    stop, as [`~mrt_plugin.MRTTrainer`] arranges it with `mrt_credit: mixed` ([`~mrt_plugin.credit`] says why).
 
     Args:
-        completions (`list[str]` or `list[list[dict]]`):
-            Completions, with the prefix that they continue.
-        solution (`list[str]`):
-            Gold answers.
-        prefix_success (`list[float]`):
-            J of each row's prefix: a column of the data set, or given by `MRTTrainer`.
+        completions, solution, thinking_opened:
+            As in [`mrt_accuracy`]. Completions hold the prefix that they continue.
+        prefix_success (`list[float]`): J of each row's prefix: a column of the data set, or given by `MRTTrainer`.
         continues (`list[bool]`, *optional*):
             Whether the row thinks on after its prefix; a row that is forced to stop makes no progress. Given by
             `MRTTrainer`.
-        thinking_opened (`list[bool]`, *optional*):
-            As in [`mrt_accuracy`].
-
-    Returns:
-        `list[float | None]`:
-            One reward each, in [-1, 1].
 
     Raises:
         `ValueError`: If nobody measured J.
@@ -142,25 +125,14 @@ def mrt_length_penalty(
     **kwargs,
 ) -> list[float | None]:
     r"""
-    The length-penalty baseline (arXiv 2502.04463): a right answer is worth `1 - alpha * sigmoid((L - mean) /
-    std)`, a wrong one 0. L is the completion's length in tokens; mean and std are those of the right answers to
-    the same prompt.
+    The length-penalty baseline (arXiv 2502.04463): a right answer is worth `1 - alpha * sigmoid((L - mean) / std)`, a
+    wrong one 0. L is the completion's length in tokens; mean and std are those of the right answers to the same
+    prompt, whose rows are neighbours.
 
     Args:
-        prompts (`list`):
-            Prompts; neighbours with the same prompt form a group.
-        completions (`list[str]` or `list[list[dict]]`):
-            Completions.
-        completion_ids (`list[list[int]]`):
-            Their token ids.
-        solution (`list[str]`):
-            Gold answers.
-        alpha (`float`, *optional*, defaults to `0.1`):
-            Weight of the penalty, in [0, 1).
-
-    Returns:
-        `list[float | None]`:
-            One reward each, in [0, 1].
+        prompts, completions, completion_ids, solution, **kwargs:
+            As in [`mrt_accuracy`], and as TRL gives them.
+        alpha (`float`, *optional*, defaults to `0.1`): Weight of the penalty, in [0, 1).
 
     Example:
     ```python
@@ -170,15 +142,13 @@ def mrt_length_penalty(
 
     ```
     """
-    outcome_rewards = mrt_accuracy(completions, solution, **kwargs)
-    lengths = [len(token_ids) for token_ids in completion_ids]
-    rewards = []
+    rewards = mrt_accuracy(completions, solution, **kwargs)
     for _, group in groupby(range(len(prompts)), key=lambda i: prompts[i]):
-        rows = list(group)
-        right = [lengths[i] for i in rows if outcome_rewards[i]]
-        mean = sum(right) / max(len(right), 1)
-        std = math.sqrt(sum((length - mean) ** 2 for length in right) / max(len(right), 1))
-        for i in rows:
-            penalty = 1 / (1 + math.exp(-(lengths[i] - mean) / (std or 1.0))) if outcome_rewards[i] else 0.0
-            rewards.append(outcome_rewards[i] and outcome_rewards[i] * (1 - alpha * penalty))
+        right = [i for i in group if rewards[i]]
+        lengths = [len(completion_ids[i]) for i in right]
+        mean = sum(lengths) / max(len(right), 1)
+        std = math.sqrt(sum((length - mean) ** 2 for length in lengths) / max(len(right), 1))
+        for i, length in zip(right, lengths, strict=True):
+            penalty = 1 / (1 + math.exp(-(length - mean) / (std or 1.0)))
+            rewards[i] = 1 - alpha * penalty
     return rewards

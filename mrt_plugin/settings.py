@@ -13,7 +13,8 @@ from .credit import CREDITS, Credit
 from .episodes import CLOSE
 from .meta_prover import check_termination
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
-from .upstream.version import TRL_1
+from .upstream.trainer import fsdp_is_on
+from .upstream.vllm import takes_token_ids
 
 
 REFUSED = {  # fact of a credit: what it does, and for each field whether a value is fine, and what another one does
@@ -53,25 +54,12 @@ UNKNOWN_TO_TRACES = {"top_k": (0, None), "min_p": (None,), "repetition_penalty":
 
 @dataclass(frozen=True)
 class Settings:
-    """
-    What a trainer's arguments come to.
+    """What a trainer's arguments come to."""
 
-    Args:
-        mrt (`MRTArguments`):
-            The fields of ours.
-        credit ([`~mrt_plugin.credit.Credit`]):
-            The credit mode, with `auto` resolved.
-        reward_funcs (`list`), reward_weights (`list[float]`, *optional*):
-            Reward functions of the trainer and their weights.
-        asked (`list[str]`):
-            Names of the reward functions that were asked for.
-    """
-
-    mrt: MRTArguments
-    credit: Credit
-    reward_funcs: list
+    mrt: MRTArguments  # the fields of ours
+    credit: Credit  # with `auto` resolved
+    reward_funcs: list  # of the trainer, with their weights
     reward_weights: list[float] | None
-    asked: list[str]
 
     @property
     def names(self) -> list[str]:
@@ -86,25 +74,17 @@ class Settings:
 
 def resolve(reward_funcs: list, args, given: dict) -> Settings:
     """
-    What a trainer's arguments come to.
-
-    Args:
-        reward_funcs (`list`):
-            Reward functions.
-        args ([`~mrt_plugin.MRTConfig`] or [`~trl.GRPOConfig`]):
-            Arguments of the trainer. A plain [`~trl.GRPOConfig`] has the defaults of [`~mrt_plugin.MRTArguments`].
-        given (`dict`):
-            What else the trainer is given: the data set, tools, ...
+    Resolves the arguments of a trainer: its rewards, its configuration (a plain [`~trl.GRPOConfig`] has the defaults
+    of [`~mrt_plugin.MRTArguments`]), and what else it is `given`: the data set, tools, ...
 
     Raises:
         `ValueError`: If the arguments cannot work together; it says which, why, and what to do.
     """
     mrt = args if isinstance(args, MRTArguments) else MRTArguments()
     credit = find_credit(mrt.mrt_credit, reward_funcs)
-    asked = [reward_name(reward) for reward in reward_funcs]
-    settings = Settings(mrt, credit, *rewards_for(credit, reward_funcs, args.reward_weights, mrt), asked)
-    check_prefix(settings, args)
+    settings = Settings(mrt, credit, *rewards_for(credit, reward_funcs, args.reward_weights, mrt))
     check_credit(settings, args, given)
+    check_prefix(settings, args)
     check_columns(settings, given)
     return settings
 
@@ -154,16 +134,11 @@ def rewards_for(
         return reward_funcs, weights
     if weights is not None and len(weights) != len(reward_funcs):
         raise ValueError(f"reward_weights has {len(weights)} entries for {len(reward_funcs)} reward functions.")
-    weights = weights or [1.0] * len(reward_funcs)
-    outcome = [
-        (reward, weight)
-        for reward, weight in zip(reward_funcs, weights, strict=True)
-        if reward_name(reward) != "mrt_progress"
-    ] or [(mrt_accuracy, 1.0)]
+    pairs = zip(reward_funcs, weights or [1.0] * len(reward_funcs), strict=True)
+    outcome = [pair for pair in pairs if reward_name(pair[0]) != "mrt_progress"] or [(mrt_accuracy, 1.0)]
     if credit.mixes_groups:
         outcome.append((mrt_progress, mrt.mrt_alpha))
-    reward_funcs, weights = map(list, zip(*outcome, strict=True))
-    return reward_funcs, weights
+    return tuple(map(list, zip(*outcome, strict=True)))
 
 
 def check_prefix(settings: Settings, args) -> None:
@@ -178,6 +153,8 @@ def check_prefix(settings: Settings, args) -> None:
                 "of a new trace are found between tags. Set mrt_prefix: dataset, mrt_credit: mixed or termination, "
                 "and mrt_regret_steps: 0."
             )
+        if fsdp_is_on(args):
+            raise ValueError("The meta-prover cannot generate from FSDP shards; use DDP or DeepSpeed.")
         if not args.ds3_gather_for_generation:
             raise ValueError("The meta-prover generates on each rank by itself; set ds3_gather_for_generation: true.")
     if prefix == "online" or regret:
@@ -194,8 +171,7 @@ def check_prefix(settings: Settings, args) -> None:
         raise ValueError(
             f"mrt_credit: {credit.name} on bare problems: {credit.needs_prefix}. Set mrt_prefix: online or dataset."
         )
-    in_process = (args.vllm_mode, args.vllm_tensor_parallel_size) == ("colocate", 1)
-    if prefix != "none" and args.use_vllm and not TRL_1 and not in_process:
+    if prefix != "none" and args.use_vllm and not takes_token_ids(args):
         raise ValueError(
             f"mrt_prefix: {prefix} gives vLLM prompts in token ids, which trl 0.18 can only do in process and without "
             "tensor parallelism. Set vllm_mode: colocate and vllm_tensor_parallel_size: 1, or use the current trl."

@@ -10,7 +10,8 @@ command line wins. A run that finds a checkpoint in `output_dir` goes on from th
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from .datasets import load_splits
-from .launch import RecipeArguments, check_sft_columns, launch, resume_point, trainer_kwargs
+from .launch import RecipeArguments, check_sft_columns, launch, resume_point
+from .upstream.model import model_loading
 
 
 def main(script_args: RecipeArguments, training_args: SFTConfig, model_args: ModelConfig):
@@ -21,7 +22,7 @@ def main(script_args: RecipeArguments, training_args: SFTConfig, model_args: Mod
         train_dataset=train,
         eval_dataset=test,
         peft_config=get_peft_config(model_args),
-        **trainer_kwargs(script_args, training_args, model_args),
+        **model_loading(script_args, training_args, model_args),
     )
     trainer.train(resume_from_checkpoint=resume_point(training_args))
     trainer.save_model(training_args.output_dir)

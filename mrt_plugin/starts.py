@@ -23,20 +23,13 @@ from .upstream.trainer import text_tokenizer
 @dataclass(frozen=True)
 class Start:
     """
-    Where a rollout starts, beyond its prompt.
-
-    Args:
-        token_ids (`list[int]`):
-            Thinking that it continues and, if it is forced to stop, the text that makes it: context, never a target.
-        success (`float`):
-            J of the prefix; NaN where it is not measured.
-        continues (`bool`):
-            Whether it thinks on.
+    Where a rollout starts, beyond its prompt: after thinking and, where it is forced to stop, the text that makes it.
+    Both are context, never a target.
     """
 
     token_ids: list[int]
-    success: float
-    continues: bool
+    success: float  # J of the prefix; NaN where it is not measured
+    continues: bool  # whether it thinks on
 
 
 class Prefix(NamedTuple):
@@ -48,18 +41,7 @@ class Prefix(NamedTuple):
 
 
 def starting_points(trainer, inputs: list[dict]) -> list[Start]:
-    """
-    Where each row of a step starts: one prefix for each group, after which a credit may force half of it to stop.
-
-    Args:
-        trainer ([`~mrt_plugin.MRTTrainer`]):
-            Its arguments say where prefixes come from.
-        inputs (`list[dict]`):
-            The B rows of this rank.
-
-    Returns:
-        `list[Start]` of length B.
-    """
+    """Where each row of a rank starts: after the prefix of its group, half of which a credit may force to stop."""
     size, first = trainer.num_generations, trainer.accelerator.process_index * len(inputs)
     groups = [(first + row) // size for row in range(len(inputs))]
     # A group may span ranks: the one that holds its first row decides.
@@ -68,9 +50,9 @@ def starting_points(trainer, inputs: list[dict]) -> list[Start]:
     prefixes = {group: prefix for local in gather_object([find(trainer, leaders)]) for group, prefix in local.items()}
     starts = []
     for row, group in enumerate(groups):
-        prefix = prefixes[group]
+        going_on, stopping, success = prefixes[group]
         forced = trainer.credit.mixes_groups and (first + row) % size >= size // 2
-        starts.append(Start(prefix.stopping if forced else prefix.going_on, prefix.success, continues=not forced))
+        starts.append(Start(stopping if forced else going_on, success, continues=not forced))
     return starts
 
 
@@ -94,16 +76,18 @@ def online_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
     prompts = dict(zip(leaders, trainer.bare_prompt_ids(leaders.values()), strict=True))
     settings = SamplingSettings(args.max_completion_length, args.temperature, args.top_p)
     with live_sampler(trainer) as sampler:
-        drawn = sampler.sample([Prompt(ids) for ids in prompts.values()], 1, settings)
-    written = sum(gather_object([len(token_ids) for [token_ids] in drawn]))
+        groups = sampler.sample([Prompt(ids) for ids in prompts.values()], 1, settings)
+    drawn = [group[0].token_ids if group else [] for group in groups]  # without room, without thinking
+    written = sum(gather_object([len(token_ids) for token_ids in drawn]))
     trainer._metrics["train"]["mrt/prefix_tokens"].append(float(written))
-    traces = []
-    for (group, prompt_ids), [completion_ids] in zip(prompts.items(), drawn, strict=True):
-        trace = segment(
-            tokenizer, prompt_ids, completion_ids, leaders[group]["solution"], mrt.mrt_episodes, mrt.mrt_cues
-        )
+    traces, whole = [], []
+    for (group, prompt_ids), completion_ids in zip(prompts.items(), drawn, strict=True):
+        solution = leaders[group]["solution"]
+        trace = segment(tokenizer, prompt_ids, completion_ids, solution, mrt.mrt_episodes, mrt.mrt_cues)
         # From the generator that checkpoints save, so that a resumed run goes on the same.
         traces.append(trace.prefix(torch.randint(max(trace.episodes, 1), ()).item()))
+        whole.append(trace)
+    trainer.notice(whole)
     measured = trainer.measure(traces) if trainer.credit.measures == "prefix" else []
     success = [float(measurement.success_probability[0]) for measurement in measured] or [math.nan] * len(traces)
     return {

@@ -2,10 +2,7 @@ r"""Step-labelled solutions -> warm-start rows of the backtracking setting (arXi
 
 A solution labels its steps `Node 1`, `Node 2`, ... at the start of lines. Steps are character offsets, so that a
 prefix is exactly what the model wrote. A row is a pair (context, suffix); the loss is on the suffix only. Pure
-Python: no torch, no I/O.
-
-Left out on purpose: rolling out prefixes, grading, drawing the attempts to stitch, tokens. Labels in list items and
-quotations count as text.
+Python: no torch, no tokens, no I/O. Labels in list items and quotations count as text.
 """
 
 import re
@@ -80,15 +77,7 @@ def parse_steps(text: str) -> Steps:
 
     A label stands at the start of a line, in markdown bold or not, in a heading or not: `**Node 3**:`, `**Node 3:**`,
     `## Node 3`, `Node 3 - Title`, `Node 3.`. A mention in a sentence is none. Malformed labels raise nothing; see
-    `Steps.problems`.
-
-    Args:
-        text (`str`):
-            Text that the policy wrote.
-
-    Returns:
-        [`Steps`]:
-            Offsets; blank lines belong to the step that they end.
+    `Steps.problems`. Blank lines belong to the step that they end.
 
     Example:
     ```python
@@ -113,21 +102,18 @@ def best_step(success_probabilities: Sequence[float]) -> int:
     """
     The step to go back to: the one whose prefix has the highest success probability, as in the paper.
 
-    The paper does not say which of equals. Here it is the latest: the two paths share their prefix, and what does no
-    harm is kept, not written again. The whole attempt is no candidate, as nothing of it would be taken back.
+    The paper does not say which of equals. Here it is the latest: what does no harm is kept, not written again.
 
     Args:
         success_probabilities (`Sequence[float]` of shape (n + 1,)):
-            J of the prefix after 0, ..., n steps: first the bare problem, last the whole failed attempt, which is not
-            looked at. NaN is unknown and never wins.
+            J of the prefix after 0, ..., n steps. The last, the whole failed attempt, is no candidate, as nothing of
+            it would be taken back. NaN is unknown and never wins.
 
     Returns:
-        `int`:
-            Number of steps to keep, in 0..n - 1. Its success probability may be 0.
+        `int`: Number of steps to keep, in 0..n - 1. Its success probability may be 0.
 
     Raises:
-        `ValueError`:
-            If no prefix but the whole attempt is known.
+        `ValueError`: If no prefix but the whole attempt is known.
 
     Example:
     ```python
@@ -158,53 +144,15 @@ def backtrack_text(step: int) -> str:
     return GO_BACK.format(step=step) if step else START_OVER
 
 
-def parse_backtrack(text: str) -> int | None:
-    r"""
-    The step that `backtrack_text` was given; `None` for any other text. White space around the sentence is ignored.
-
-    ```python
-    >>> parse_backtrack("\n\n" + backtrack_text(12) + "\n\n"), parse_backtrack("Let me go back to Node 12.")
-    (12, None)
-
-    ```
-    """
-    sentence = re.fullmatch(_SENTENCE, text.strip())
-    return int(sentence["step"] or 0) if sentence else None
-
-
-def star(correct: str) -> tuple[str, str]:
-    """
-    A row of the scheme `star`, rejection sampling: a correct trace, all of it trained.
-
-    ```python
-    >>> star("Node 1: x = 3")
-    ('', 'Node 1: x = 3')
-
-    ```
-    """
-    return "", correct
-
-
 def rise(failed: Sequence[str], correct: str) -> tuple[str, str]:
     r"""
-    A row of the scheme `rise`: failed attempts, then a new one that is correct.
+    Context and suffix of a row of the scheme `rise`: failed attempts, then a new one that is correct.
 
     The paper's RISE baseline stitches at random: the caller draws the attempts, and the correct one neither shares a
     prefix with them nor names a step to go back to.
 
-    Args:
-        failed (`Sequence[str]`):
-            Failed attempts at the same problem, at least one.
-        correct (`str`):
-            Correct attempt, from the bare problem.
-
-    Returns:
-        `tuple[str, str]`:
-            Context and suffix.
-
     Raises:
-        `ValueError`:
-            If there is no failed attempt, or a bare text.
+        `ValueError`: If there is no failed attempt, or a bare text.
 
     Example:
     ```python
@@ -223,26 +171,17 @@ def rise(failed: Sequence[str], correct: str) -> tuple[str, str]:
 
 def backtrack(failed: str, steps: Steps, step: int, continuation: str) -> tuple[str, str]:
     r"""
-    A row of the scheme `backtrack` (MRT): a failed attempt, the step to go back to, and the correct path from there.
+    Context and suffix of a row of the scheme `backtrack` (MRT): an attempt, a step to go back to, a path from there.
 
     Args:
-        failed (`str`):
-            The failed attempt, of n steps.
-        steps ([`Steps`]):
-            `parse_steps(failed)`.
-        step (`int`):
-            The last step that stands, in 0..n - 1: `best_step`.
-        continuation (`str`):
-            What was written after the prefix that ends with `step`, and is correct. The shared prefix is not repeated.
-
-    Returns:
-        `tuple[str, str]`:
-            Context and suffix.
+        failed (`str`): The failed attempt, of n steps.
+        steps ([`Steps`]): `parse_steps(failed)`.
+        step (`int`): The last step that stands, in 0..n - 1: `best_step`.
+        continuation (`str`): The correct path, without the prefix that ends with `step`.
 
     Raises:
-        `ValueError`:
-            If the steps are not usable or those of another text, if `step` is none to go back to, or if the steps of
-            the continuation are not `step + 1`, `step + 2`, ...
+        `ValueError`: If the steps are not usable or those of another text, if `step` is none to go back to, or if the
+            steps of the continuation are not `step + 1`, `step + 2`, ...
 
     Example:
     ```python
@@ -269,23 +208,16 @@ def backtrack(failed: str, steps: Steps, step: int, continuation: str) -> tuple[
 
 def episodes_of(text: str) -> tuple[str, str, str] | None:
     r"""
-    The three episodes of a response that backtracks once (the paper's Fig. 13).
-
-    Args:
-        text (`str`):
-            Response of the policy, or context and suffix of `backtrack` in one.
-
-    Returns:
-        `tuple[str, str, str]` or `None`:
-            The attempt, the backtrack and the corrected attempt (empty if the response ends before it); joined they
-            give the text. The blank lines around the sentence belong to the backtrack, so that the attempt is the
-            context of the row. `None` unless just one paragraph is a backtrack and something stands before it.
+    The three episodes of a response that backtracks once (the paper's Fig. 13): the attempt, the backtrack and the
+    corrected attempt (empty if the response ends before it). Joined they give the text. The blank lines around the
+    sentence belong to the backtrack, so that the attempt is the context of a row. `None` unless just one paragraph is
+    a backtrack and something stands before it.
 
     Example:
     ```python
     >>> attempt, back, corrected = episodes_of(f"Node 1: x = 2\n\n{backtrack_text(0)}\n\nNode 1: x = 3")
-    >>> attempt, parse_backtrack(back), corrected
-    ('Node 1: x = 2', 0, 'Node 1: x = 3')
+    >>> attempt, back.strip() == backtrack_text(0), corrected
+    ('Node 1: x = 2', True, 'Node 1: x = 3')
 
     ```
     """

@@ -24,10 +24,8 @@ def token_boundaries(
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Tokenizer to decode with.
-        token_ids (`Sequence[int]`):
-            T token ids. Special tokens decode to nothing, but for the tags of thinking.
-        offsets (`Sequence[int]`):
-            Ascending offsets into `decode(tokenizer, token_ids)`, in characters.
+        token_ids (`Sequence[int]`): T token ids. Special tokens decode to nothing, but for the tags of thinking.
+        offsets (`Sequence[int]`): Ascending offsets into `decode(tokenizer, token_ids)`, in characters.
         straddling (`bool`, *optional*, defaults to `True`):
             Whether a token that begins before an offset and ends behind it counts as before.
 
@@ -77,7 +75,7 @@ def decode(tokenizer, token_ids: Sequence[int]) -> str:
     which some tokenizers register as special.
     """
     dropped = special_ids(tokenizer)
-    kept = [token for token in token_ids if token not in dropped]
+    kept = [token for token in map(int, token_ids) if token not in dropped]
     return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 

@@ -1,9 +1,9 @@
 r"""Completions -> traces: episodes in tokens, exactly as they were sampled. Nothing is tokenised again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .episodes import OPEN, episode_spans, merge_spans, thinking_span
+from .episodes import OPEN, episode_spans, lacks_cues, merge_spans, thinking_span
 from .tokens import decode, token_boundaries, tokenize
 
 
@@ -13,35 +13,36 @@ class Trace:
     A thinking trace of G episodes, in tokens.
 
     Args:
-        token_ids (`list[int]`):
-            The prompt, the opening tag, and the thinking as the policy wrote it.
-        cuts (`list[int]`):
+        token_ids (`list[int]`): The prompt, the opening tag, and the thinking as the policy wrote it.
+        prefix_ends (`list[int]`):
             G + 1 ascending numbers of tokens: where prefixes 0, ..., G end. Prefix 0 ends where the thinking begins.
-        solution (`str`):
-            Gold answer.
-        ends (`list[int]`, *optional*, defaults to `cuts`):
+        solution (`str`): Gold answer.
+        credit_ends (`list[int]`, *optional*, defaults to `prefix_ends`):
             Where credit passes from one episode to the next: where the thinking begins, then where the text of each of
             the G episodes ends. The blank line behind it is not part of it: there the policy decides to go on, and
             that decision belongs to what it leads to, just as the decision to stop belongs to the answer.
+        cueless (`bool`, *optional*, defaults to `False`):
+            Whether the thinking is long enough for two episodes, but no paragraph of it starts with a cue.
     """
 
     token_ids: list[int]
-    cuts: list[int]
+    prefix_ends: list[int]
     solution: str
-    ends: list[int] = field(default_factory=list)
+    credit_ends: list[int] = field(default_factory=list)
+    cueless: bool = False
 
     def __post_init__(self):
-        if not self.ends:
-            object.__setattr__(self, "ends", self.cuts)
+        if not self.credit_ends:
+            object.__setattr__(self, "credit_ends", self.prefix_ends)
 
     @property
     def episodes(self) -> int:
-        return len(self.cuts) - 1
+        return len(self.prefix_ends) - 1
 
     def prefix(self, episodes: int) -> "Trace":
         """What was written up to the end of that many episodes, as a trace of which nothing but that is known."""
-        cut = self.cuts[episodes]
-        return Trace(self.token_ids[:cut], [cut], self.solution, self.ends[episodes : episodes + 1])
+        cut = self.prefix_ends[episodes]
+        return Trace(self.token_ids[:cut], [cut], self.solution, self.credit_ends[episodes : episodes + 1])
 
 
 LAST = 16
@@ -63,16 +64,11 @@ def segment(
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Tokenizer of the policy.
-        prompt_ids (`Sequence[int]`):
-            Token ids of the prompt.
-        completion_ids (`Sequence[int]`):
-            Token ids that the policy wrote.
-        solution (`str`):
-            Gold answer.
-        episodes (`int`):
-            Most episodes to tell apart; where there are more, neighbours are merged evenly.
-        cues (`Sequence[str]`):
-            What an episode begins with, as in [`~mrt_plugin.episodes.episode_spans`].
+        prompt_ids (`Sequence[int]`): Token ids of the prompt.
+        completion_ids (`Sequence[int]`): Token ids that the policy wrote.
+        solution (`str`): Gold answer.
+        episodes (`int`): Most episodes to tell apart; where there are more, neighbours are merged evenly.
+        cues (`Sequence[str]`): What an episode begins with, as in [`~mrt_plugin.episodes.episode_spans`].
         opened (`bool`, *optional*):
             Whether the prompt ends within a thinking. By default, whether its template opens one at the end.
 
@@ -90,7 +86,8 @@ def segment(
         return Trace(token_ids, [len(token_ids)], solution)
     start, end = span
     spans = merge_spans(episode_spans(completion[start:end], cues=cues), episodes)
-    return trace_at(tokenizer, prompt_ids, completion_ids, solution, start, [0, *(end for _, end in spans)])
+    trace = trace_at(tokenizer, prompt_ids, completion_ids, solution, start, [0, *(end for _, end in spans)])
+    return replace(trace, cueless=lacks_cues(completion[start:end], cues))
 
 
 def trace_at(
@@ -116,10 +113,10 @@ def stop_after(tokenizer, trace: Trace, episodes: int, text: str) -> tuple[int, 
     How to make a trace stop after some of its episodes: how many of its tokens to keep, and the tokens to append. A
     text that begins with a line break takes the place of the blank line behind the episode.
     """
-    cut = trace.cuts[episodes]
+    cut = trace.prefix_ends[episodes]
     if not text.startswith("\n"):
         return cut, tokenize(tokenizer, text)
-    end = trace.ends[episodes]
+    end = trace.credit_ends[episodes]
     half = decode(tokenizer, trace.token_ids[end:cut]).rstrip()  # of a token that holds a full stop and the line break
     return end, tokenize(tokenizer, half + text)
 

@@ -20,16 +20,17 @@ import torch
 from accelerate.utils import gather_object
 
 from .arguments import MRTConfig
-from .callback import MRTCallback, step_metrics
+from .callback import SILENT, MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
 from .grading_pool import warm_up
-from .meta_prover import Measurement, MetaProver, meta_prover
+from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from .rewards import completion_text
-from .settings import resolve
+from .settings import resolve, reward_name
 from .starts import Start, starting_points
 from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
+from .upstream.contract import REWARDS, Contract
 from .upstream.trainer import GRPOTrainer, text_tokenizer
 
 
@@ -38,21 +39,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class StepInProgress:
-    """
-    What the hooks of one step hand to each other.
+    """What the hooks of one step hand to each other."""
 
-    Args:
-        starts (`list[Start]`):
-            Where its rows start; empty where they start at the bare problem.
-        opened (`list[bool]`, *optional*):
-            Whether each prompt, without a prefix, ends in `<think>`; a `rollout_func` does without.
-        rewards (`torch.Tensor` of shape (B, F), *optional*):
-            Rewards of this rank's rows; NaN where a function skipped the row.
-    """
-
-    starts: list[Start] = field(default_factory=list)
-    opened: list[bool] | None = None
-    rewards: torch.Tensor | None = None
+    starts: list[Start] = field(default_factory=list)  # of its rows; empty where they start at the bare problem
+    opened: list[bool] | None = None  # whether a prompt, without its prefix, ends in <think>; None in a `rollout_func`
+    rewards: torch.Tensor | None = None  # (B, F), of this rank's rows; NaN where a function skipped the row
 
 
 class MRTTrainer(GRPOTrainer):
@@ -93,40 +84,43 @@ class MRTTrainer(GRPOTrainer):
 
     def __init__(self, model, reward_funcs, args=None, **kwargs):
         args = MRTConfig(output_dir="mrt") if args is None else copy.copy(args)
-        self.settings = resolve(reward_funcs if isinstance(reward_funcs, list) else [reward_funcs], args, kwargs)
-        self.mrt_args, self.credit = self.settings.mrt, self.settings.credit
-        args.reward_weights = self.settings.reward_weights
-        if not self.credit.active and "mrt_progress" in self.settings.asked:
+        asked = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        settings = resolve(asked, args, kwargs)
+        self.mrt_args, self.credit = settings.mrt, settings.credit
+        args.reward_weights = settings.reward_weights
+        if not self.credit.active and "mrt_progress" in map(reward_name, asked):
             logger.warning(
                 "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from "
                 "the outcome by one constant in each group; group normalisation cancels it. It is left out."
             )
         self._in_progress = StepInProgress()
-        if self.settings.grades:
+        if settings.grades:
             warm_up()
-        super().__init__(model, self.settings.reward_funcs, args, **kwargs)
+        self.contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
+        super().__init__(model, settings.reward_funcs, args, **kwargs)
+        self.contract.watch(self)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, MRTCallback):
                 callback.bind(self)
-        if self.is_fsdp_enabled and (self.credit.active or self.mrt_args.mrt_regret_steps):
-            raise ValueError("The meta-prover cannot generate from FSDP shards; use DDP or DeepSpeed.")
-
-    def meta_prover(self, sampler, seed: int | None = None) -> MetaProver:
-        """The meta-prover that the arguments describe, on a sampler of the live policy."""
-        return meta_prover(self.mrt_args, sampler, text_tokenizer(self), seed)
 
     def measure(self, traces: list[Trace]) -> list[Measurement]:
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
         begin = time.perf_counter()
-        with live_sampler(self, scores=self.mrt_args.mrt_estimator == "likelihood") as sampler:
-            measurements = self.meta_prover(sampler).success_probabilities(traces)
+        with live_sampler(self, scores=ESTIMATORS[self.mrt_args.mrt_estimator].needs_scores) as sampler:
+            measurements = build_meta_prover(self.mrt_args, sampler).success_probabilities(traces)
         numbers = gather_object([replace(measurement, answers=()) for measurement in measurements])  # not the texts
         for name, value in step_metrics(numbers, time.perf_counter() - begin).items():
             self._metrics["train"][name].append(value)
         return measurements
+
+    def notice(self, traces: list[Trace]) -> None:
+        """Logs how many traces of a step have no episode to credit, and how many no cue; called on every rank."""
+        kinds = gather_object([[trace.episodes == 0, trace.cueless] for trace in traces])
+        for name, values in zip(SILENT, zip(*kinds, strict=True), strict=False):
+            self._metrics["train"][name].append(float(np.mean(values)))
 
     # The prompts that go into a step.
 
@@ -144,6 +138,7 @@ class MRTTrainer(GRPOTrainer):
         try:
             output = super()._generate_and_score_completions(inputs)
             if training:
+                self.contract.check_called(*REWARDS)  # which leave what credit is made of
                 output["advantages"] = self._advantages(inputs, output)
             return output
         finally:
@@ -189,47 +184,30 @@ class MRTTrainer(GRPOTrainer):
         total = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
         mine = (output["advantages"].float().cpu().numpy(), total.cpu().numpy(), success, credit_ends, width)
         outcome, rewards, success, credit_ends, widths = zip(*gather_object([mine]), strict=True)
-        advantages = self.credit.advantages(
-            Step(
-                np.concatenate(outcome),
-                np.concatenate(rewards),
-                list(chain(*success)),
-                list(chain(*credit_ends)),
-                max(widths),
-                self.num_generations,
-                self.mrt_args.mrt_alpha,
-                self.mrt_args.mrt_horizon,
-            )
-        )
-        first = self.accelerator.process_index * rows
-        advantages = advantages[first : first + rows]
+        everyone = [np.concatenate(outcome), np.concatenate(rewards), list(chain(*success)), list(chain(*credit_ends))]
+        mrt, first = self.mrt_args, self.accelerator.process_index * rows
+        step = Step(*everyone, max(widths), self.num_generations, mrt.mrt_alpha, mrt.mrt_horizon)
+        advantages = self.credit.advantages(step)[first : first + rows]
         if self.credit.per_token:
             advantages = advantages[:, :width]
         return torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])
 
     def _measure_episodes(self, inputs: list[dict], output: dict) -> tuple[list[np.ndarray], list[list[int]]]:
         """Of each row J after 0, ..., G episodes, and where these end, in completion tokens."""
-        traces = []
+        tokenizer, traces, credit_ends = text_tokenizer(self), [], []
+        episodes, cues = self.mrt_args.mrt_episodes, self.mrt_args.mrt_cues
+        opened = True if self._in_progress.starts else None
         for row, example in enumerate(inputs):
             prompt_ids = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
             completion_ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
-            traces.append(
-                segment(
-                    text_tokenizer(self),
-                    prompt_ids,
-                    completion_ids,
-                    example["solution"],
-                    self.mrt_args.mrt_episodes,
-                    self.mrt_args.mrt_cues,
-                    opened=True if self._in_progress.starts else None,
-                )
-            )
+            traces.append(segment(tokenizer, prompt_ids, completion_ids, example["solution"], episodes, cues, opened))
+            credit_ends.append([end - len(prompt_ids) for end in traces[-1].credit_ends])
+        self.notice(traces)
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
         for row, measurement in zip(thinks, self.measure([traces[row] for row in thinks]), strict=True):
             success[row] = measurement.success_probability
-        lengths = output["prompt_mask"].sum(-1).tolist()
-        return success, [[end - length for end in trace.ends] for trace, length in zip(traces, lengths, strict=True)]
+        return success, credit_ends
 
 
 def _with_text(completion: str | list[dict], text: str):

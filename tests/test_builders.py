@@ -18,9 +18,9 @@ from mrt_plugin.arguments import MetaProverArguments
 from mrt_plugin.data import backtracking, prefixes, star
 from mrt_plugin.data.backtracking import BacktrackingArguments
 from mrt_plugin.data.star import StarArguments
-from mrt_plugin.engines.sampling import SamplingError
+from mrt_plugin.engines.sampling import Completion, SamplingError
 from mrt_plugin.jobs.arguments import JobArguments
-from mrt_plugin.jobs.problems import Policy, Problem
+from mrt_plugin.jobs.problems import Problem
 from mrt_plugin.jobs.store import RowStore
 from mrt_plugin.meta_prover import TERMINATIONS
 from mrt_plugin.steps import backtrack_text
@@ -37,9 +37,9 @@ THREE = "Alternatively, 4.\n\nNo, that was it.\n"
 
 
 class Scripted:
-    """Writes what a function of the prompt's text says, `n` texts in turn."""
+    """Writes what a function of the prompt's text says, `n` texts in turn, or nothing where it says `None`."""
 
-    max_length = 10_000
+    max_length, scores = 10_000, False
 
     def __init__(self, tokenizer, rule):
         self.tokenizer, self.rule, self.calls = tokenizer, rule, []
@@ -49,9 +49,13 @@ class Scripted:
         drawn = []
         for prompt in prompts:
             texts = self.rule(decode(self.tokenizer, prompt.token_ids), n)
-            assert len(texts) == n
-            drawn.append([[*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id] for text in texts])
+            assert texts is None or len(texts) == n
+            drawn.append(texts and [self.completion(text, settings.max_new_tokens) for text in texts])
         return drawn
+
+    def completion(self, text, most):
+        token_ids = [*self.tokenizer(text)["input_ids"], self.tokenizer.eos_token_id]
+        return Completion(token_ids[:most], ended=len(token_ids) <= most)
 
 
 def problem(text="Find x.", solution="5", name="p"):
@@ -76,8 +80,8 @@ def test_star_keeps_the_thinking_up_to_the_highest_success_probability(tokenizer
     rollouts = [ONE + TWO + THREE + "</think>\n\n\\boxed{4}", ONE + "</think>\n\n\\boxed{3}"]
     sampler = Scripted(tokenizer, thinking(rollouts, success))
     args = StarArguments(num_generations=2, max_completion_length=100)
-    [row], outcome = star.build([problem()], Policy(sampler, tokenizer), 1, args, PROVER)
-    assert outcome == {"p": None}
+    [row], finished = star.build([problem()], sampler, 1, args, PROVER)
+    assert finished == {"p": None}
     content = f"<think>\n{(ONE + TWO).rstrip()}\n</think>\n\n**Final Answer**\n\n\\boxed{{5}}"
     assert row == {
         "problem_id": "p",
@@ -96,27 +100,26 @@ def test_star_keeps_the_thinking_up_to_the_highest_success_probability(tokenizer
 def test_star_prefers_more_progress_and_not_fewer_tokens(tokenizer):
     success = {"": 0.25, ONE: 0.5, TWO: 1.0, ONE + TWO: 1.0}
     rollouts = [text + "</think>\n\n\\boxed{4}" for text in (ONE, ONE + TWO, TWO)]
-    policy = Policy(Scripted(tokenizer, thinking(rollouts, success)), tokenizer)
+    sampler = Scripted(tokenizer, thinking(rollouts, success))
     args = StarArguments(num_generations=3, max_completion_length=100, rows_per_problem=3)
-    rows, _ = star.build([problem()], policy, 1, args, PROVER)
+    rows, _ = star.build([problem()], sampler, 1, args, PROVER)
     assert [row["trace"] for row in rows] == [1, 2, 0]
 
 
 @pytest.mark.parametrize("success", [{"": 0.5, ONE: 0.5}, {"": 0.5, ONE: 0.25}, {"": 0, ONE: 0}])
 def test_star_drops_what_makes_no_progress(tokenizer, success):
-    policy = Policy(Scripted(tokenizer, thinking([ONE + "</think>\\boxed{5}"], success)), tokenizer)
+    sampler = Scripted(tokenizer, thinking([ONE + "</think>\\boxed{5}"], success))
     args = StarArguments(num_generations=1, max_completion_length=100)
-    rows, outcome = star.build([problem()], policy, 1, args, PROVER)
-    assert (rows, outcome) == ([], {"p": "no rollout raised the success probability"})
+    rows, finished = star.build([problem()], sampler, 1, args, PROVER)
+    assert (rows, finished) == ([], {"p": "no rollout raised the success probability"})
 
 
 def test_outcome_keeps_right_rollouts_whole_and_chooses_among_the_same(tokenizer):
     rollouts = [ONE + "</think>\n\n\\boxed{4}", ONE + TWO + "</think>\n\nIt is \\boxed{5}.", ONE + "\\boxed{5}"]
     sampler = Scripted(tokenizer, thinking(rollouts, {"": 0, ONE: 0, ONE + TWO: 1, ONE + "\\boxed{5}": 1}))
-    policy = Policy(sampler, tokenizer)
     args = {"num_generations": 3, "max_completion_length": 100}
-    star.build([problem()], policy, 7, StarArguments(**args), PROVER)
-    [row], _ = star.build([problem()], policy, 7, StarArguments(**args, selection="outcome"), PROVER)
+    star.build([problem()], sampler, 7, StarArguments(**args), PROVER)
+    [row], _ = star.build([problem()], sampler, 7, StarArguments(**args, selection="outcome"), PROVER)
     assert row["messages"][-1]["content"] == "<think>\n" + rollouts[1]
     assert (row["trace"], row["kept_episodes"], row["success_probabilities"]) == (1, 2, None)
     assert sampler.calls[0] == sampler.calls[2]  # same prompts, number and seed; the third call drew no branches
@@ -133,10 +136,10 @@ def test_unusable_problems_are_dropped_by_reason(tokenizer):
         problem(" ", name="d"),
     ]
     args = StarArguments(num_generations=1, max_completion_length=100)
-    rows, outcome = star.build(problems, Policy(sampler, tokenizer), 1, args, PROVER)
+    rows, finished = star.build(problems, sampler, 1, args, PROVER)
     assert [row["problem_id"] for row in rows] == ["a"]
     room = 400 - 100 - 16 - len(tokenizer(STOP)["input_ids"])
-    assert outcome == {
+    assert finished == {
         "a": None,
         "b": "the gold answer cannot be parsed",
         "c": f"the prompt has more than {room} tokens",
@@ -144,21 +147,31 @@ def test_unusable_problems_are_dropped_by_reason(tokenizer):
     }
     sampler.max_length = 100
     with pytest.raises(ValueError, match="the model's context has 100. Lower"):
-        star.build(problems, Policy(sampler, tokenizer), 1, args, PROVER)
+        star.build(problems, sampler, 1, args, PROVER)
 
 
 def test_prefixes_are_cut_at_random_and_measured_where_they_are_cut(tokenizer):
     success = {"": 0.25, ONE: 0.5, ONE + TWO: 1.0}
     sampler = Scripted(tokenizer, thinking([ONE + TWO + THREE + "</think>\\boxed{5}"] * 30, success))
     args = JobArguments(num_generations=30, max_completion_length=100)
-    rows, outcome = prefixes.build([problem()], Policy(sampler, tokenizer), 1, args, PROVER)
-    assert outcome == {"p": None}
+    rows, finished = prefixes.build([problem()], sampler, 1, args, PROVER)
+    assert finished == {"p": None}
     assert {row["prefix"] for row in rows} == set(success)  # never the whole trace
     assert all(row["prefix_success"] == success[row["prefix"]] for row in rows)
     assert all(row["prefix_episodes"] == ["", ONE, ONE + TWO].index(row["prefix"]) for row in rows)
     assert rows[0]["prompt"] == [{"role": "user", "content": "Find x."}]
-    again, _ = prefixes.build([problem()], Policy(sampler, tokenizer), 1, args, PROVER)
+    again, _ = prefixes.build([problem()], sampler, 1, args, PROVER)
     assert again == rows
+
+
+@pytest.mark.parametrize("builder", [star, prefixes])
+def test_problems_without_room_for_a_completion_are_dropped_by_reason(tokenizer, builder):
+    known = thinking([ONE + "</think>\\boxed{5}"], {"": 0.5, ONE: 1})
+    sampler = Scripted(tokenizer, lambda text, n: None if "Find y" in text else known(text, n))
+    args = StarArguments(num_generations=1, max_completion_length=100)
+    rows, finished = builder.build([problem(), problem("Find y.", name="q")], sampler, 1, args, PROVER)
+    assert [row["problem_id"] for row in rows] == ["p"]
+    assert finished == {"p": None, "q": "the engine has no room for a completion"}
 
 
 NODES = ["Node 1: 2 x = 10\n\n", "Node 2: x = 3\n\n", "Node 3: \\boxed{3}"]
@@ -193,15 +206,15 @@ def attempts(first, after_step_1=(MISNUMBERED, REPAIRED, REPAIRED, FAILED)):
 
 def backtracking_rows(tokenizer, rule, scheme, **args):
     args = BacktrackingArguments(**{"num_generations": 4, "max_completion_length": 200, "scheme": scheme} | args)
-    return backtracking.build([problem()], Policy(Scripted(tokenizer, rule), tokenizer), 1, args, TAGLESS)
+    return backtracking.build([problem()], Scripted(tokenizer, rule), 1, args, TAGLESS)
 
 
 PROMPT = "<|user|>Find x.<|eos|><|assistant|>"
 
 
 def test_backtrack_goes_back_to_the_most_promising_step(tagless):
-    [row], outcome = backtracking_rows(tagless, attempts([FAILED, RIGHT, FAILED, FAILED]), "backtrack")
-    assert outcome == {"p": None}
+    [row], finished = backtracking_rows(tagless, attempts([FAILED, RIGHT, FAILED, FAILED]), "backtrack")
+    assert finished == {"p": None}
     assert row["prompt"] == PROMPT + FAILED
     assert row["completion"] == f"\n\n{backtrack_text(1)}\n\n{REPAIRED}<|eos|>"
     assert row["success_probabilities"] == [0.25, 0.75, 0.0]
@@ -297,8 +310,9 @@ def test_a_rerun_builds_only_what_is_missing_and_the_same_rows(recipe, tmp_path,
     prefixes.run(["--config", str(recipe)])
     assert rows_of(tmp_path) == whole
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
-    monkeypatch.setattr("mrt_plugin.jobs.batch.load_policy", None)  # nothing to build, no model to load
-    prefixes.run(["--config", str(recipe), "--batch_size", "1"])
+    monkeypatch.setattr("mrt_plugin.jobs.job.load_policy", None)  # nothing to build, no model to load
+    knobs = ["--vllm_args", '{"max_model_len": 512}', "--server_timeout", "9.5", "--max_batch_tokens", "99"]
+    prefixes.run(["--config", str(recipe), "--batch_size", "1", *knobs])
     with pytest.raises(ValueError, match=r"data.yaml: The rows in .* \(temperature: 0.7 -> 0.9\)"):
         prefixes.run(["--config", str(recipe), "--temperature", "0.9"])
 
@@ -335,11 +349,11 @@ def test_a_builder_that_cannot_write_says_so_and_keeps_what_it_has(recipe, tmp_p
     written = []
     write_batch = RowStore.write
 
-    def full(self, rows, outcome):
+    def full(self, rows, finished):
         if written:
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(rows)
-        write_batch(self, rows, outcome)
+        write_batch(self, rows, finished)
 
     monkeypatch.setattr(RowStore, "write", full)
     with pytest.raises(OSError, match="No space left on device; the rows of earlier batches are kept"):

@@ -15,10 +15,9 @@ from trl import SFTConfig, SFTTrainer
 
 from mrt_plugin import grpo, sft
 from mrt_plugin.data import backtracking, prefixes, star
-from mrt_plugin.jobs.problems import Policy
 
 
-BUILD = {"num_generations": 4, "max_completion_length": 64, "mrt_samples": 4, "mrt_answer_tokens": 16}
+BUILD = {"num_generations": 4, "max_completion_length": 128, "mrt_samples": 4, "mrt_answer_tokens": 16}
 
 
 def merging_tokenizer():
@@ -52,9 +51,9 @@ def build(tmp_path, model_path, problems, monkeypatch):
         def load_policy(args, model_args):
             tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path)
             tokenizer.chat_template = args.chat_template or tokenizer.chat_template
-            return Policy(Scripted(tokenizer, rule), tokenizer)
+            return Scripted(tokenizer, rule)
 
-        monkeypatch.setattr("mrt_plugin.jobs.batch.load_policy", load_policy)
+        monkeypatch.setattr("mrt_plugin.jobs.job.load_policy", load_policy)
         rows = str(tmp_path / "rows")
         common = {"model_name_or_path": model_path, "dataset_name": problems, "output_dir": rows}
         builder.run(["--config", str(write(tmp_path / "data.yaml", BUILD | common | fields))])

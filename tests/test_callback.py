@@ -23,6 +23,7 @@ def test_metrics_of_traces():
         "mrt/branch_tokens": 20,
         "mrt/branch_seconds": 1.5,
         "mrt/grader_timeouts": 2,
+        "mrt/unanswered_prefixes": 0,
         "mrt/success_probability/episode_0": 0.25,
         "mrt/success_probability/episode_1": 0.375,
         "mrt/success_probability/episode_2": 1.0,
@@ -59,14 +60,14 @@ def test_each_rank_measures_its_share_of_the_problems(tmp_path, tokenizer, monke
     monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda self: 1))
     monkeypatch.setattr(type(trainer.accelerator), "num_processes", property(lambda self: 2))
 
-    def fake_roll_out(meta_prover, prompts, solutions, settings, episodes):
+    def fake_roll_out(meta_prover, prompts, solutions, settings, episodes, cues):
         return [Rollout(index, [1.0], [1.0]) for index in range(len(prompts))]
 
     gathered = []
     monkeypatch.setattr("mrt_plugin.callback.roll_out", fake_roll_out)
     monkeypatch.setattr("mrt_plugin.callback.gather_object", lambda mine: gathered.extend(mine) or mine)
-    next(c for c in trainer.callback_handler.callbacks if isinstance(c, MRTCallback)).measure()
-    assert [rollout.problem for rollout in gathered] == [1, 3]
+    next(c for c in trainer.callback_handler.callbacks if isinstance(c, MRTCallback)).measure_regret()
+    assert [rollout.problem_id for rollout in gathered] == [1, 3]
 
 
 def test_measuring_regret_leaves_the_run_as_it_is(tmp_path, tokenizer):
@@ -91,4 +92,4 @@ def test_measuring_regret_leaves_the_run_as_it_is(tmp_path, tokenizer):
         finals.append(trainer.model.state_dict())
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
     callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, MRTCallback))
-    assert callback.measure() == callback.measure()
+    assert callback.measure_regret() == callback.measure_regret()

@@ -8,9 +8,10 @@ from accelerate import debug_launcher
 from conftest import tiny_model
 from test_trainer import ScriptedSampler, build, scripted, step_inputs  # noqa: F401 (a fixture)
 
+from mrt_plugin.credit import CREDITS
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.rollouts import RolloutEngine, live_sampler, rollout_engine
-from mrt_plugin.engines.sampling import Prompt, SamplingSettings
+from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
 from mrt_plugin.tokens import tokenize
 from mrt_plugin.upstream.version import TRL_1
 
@@ -45,8 +46,13 @@ class Engine18(Engine):
         names = ("n", "temperature", "top_p", "max_tokens")
         drawn = self.write(ids, *(sampling[name] for name in names))
         if served:
-            return [token_ids for group in drawn for token_ids in group]
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids) for ids in group]) for group in drawn]
+            return [completion.token_ids for group in drawn for completion in group]
+        return [SimpleNamespace(outputs=[self.output(completion) for completion in group]) for group in drawn]
+
+    def output(self, completion):
+        return SimpleNamespace(
+            token_ids=tuple(completion.token_ids), finish_reason="stop" if completion.ended else "length"
+        )
 
 
 class Engine1(Engine):
@@ -61,7 +67,7 @@ class Engine1(Engine):
         asked = prompts[::num_generations]
         assert prompts == [ids for ids in asked for _ in range(num_generations)]
         drawn = self.write(asked, num_generations, self.temperature, self.top_p, self.max_completion_length)
-        return prompts, [token_ids for group in drawn for token_ids in group], None, None
+        return prompts, [completion.token_ids for group in drawn for completion in group], None, None
 
     def sync_weights(self):
         self.calls.append("weights")
@@ -106,6 +112,11 @@ def test_one_call_with_current_weights_writes_what_the_policy_does(attached, tok
     trainer, engine = attached()
     sampler = RolloutEngine(trainer)
     expected = PolicySampler(trainer.model, tokenizer).sample(branches, 2, GREEDY)
+    assert (sampler.tokenizer, sampler.scores, sampler.max_length) == (
+        tokenizer,
+        False,
+        512 if TRL_1 or trainer.args.vllm_mode == "colocate" else None,
+    )
     assert sampler.sample(branches, 2, GREEDY) == expected
     asked = ([prompt.token_ids for prompt in branches], 1, 6)  # vLLM writes one greedy completion of each
     assert engine.calls == ["weights", asked]
@@ -114,6 +125,27 @@ def test_one_call_with_current_weights_writes_what_the_policy_does(attached, tok
     assert len(engine.calls) == 3  # the weights once for a step, and no call for nothing
     if TRL_1:  # its own settings are back
         assert (engine.temperature, engine.max_completion_length, engine.generation_kwargs) == (0.9, 40, {"seed": 1})
+
+
+@pytest.mark.parametrize("ends_by", ["tokenizer", "generation_config"])
+def test_the_end_of_a_sequence_is_seen_where_it_is_the_last_token_allowed(attached, branches, monkeypatch, ends_by):
+    """A sampler that writes two tokens, the second of which ends every other completion."""
+    trainer, engine = attached()
+    eos = engine.tokenizer.eos_token_id
+    if ends_by == "generation_config":
+        eos = 7
+        trainer.model.generation_config.eos_token_id = [engine.tokenizer.eos_token_id, eos]
+
+    class Writes:
+        def __init__(self, *_):
+            pass
+
+        def sample(self, prompts, n, settings):
+            return [[Completion([8, eos], True), Completion([8, 8], False)] for _ in prompts]
+
+    engine.sampler = Writes
+    drawn = RolloutEngine(trainer).sample(branches, 2, SamplingSettings(2))
+    assert drawn == [[Completion([8, eos], True), Completion([8, 8], False)]] * 3
 
 
 def test_a_step_measures_on_the_engine(attached, tokenizer, scripted):  # noqa: F811
@@ -157,16 +189,15 @@ def test_answers_end_with_the_context(attached, branches, caplog):
     assert not caplog.text
     sampler.max_length = max(lengths)
     first, second, third = sampler.sample(branches, 2, GREEDY)
-    assert third == [[], []]
-    assert all(first)
-    assert all(second)
+    assert third is None
+    assert all(completion.token_ids for completion in [*first, *second])
     assert "no room for an answer behind 1 of 3 prompts" in caplog.text
 
 
 def test_an_engine_that_measures_nothing_is_not_asked_for_room(attached, caplog):
     trainer, _ = attached(context=42, mrt_estimator="likelihood", mrt_termination="answer")
     assert rollout_engine(trainer) is not None  # fresh traces fit, and nothing is drawn behind them
-    trainer.credit, trainer.mrt_args.mrt_prefix = "mixed", "dataset"
+    trainer.credit, trainer.mrt_args.mrt_prefix = CREDITS["mixed"], "dataset"
     assert rollout_engine(trainer) is None
     assert not caplog.text
 
@@ -188,16 +219,14 @@ def _dealt_out():
 
     def complete(trainer, prompt_ids, n, settings):
         asked.extend(prompt_ids)
-        return [[ids[:1]] * n for ids in prompt_ids]
+        return [[Completion(ids[:1], ended=False)] * n for ids in prompt_ids]
 
-    module._complete = module._complete_18 = complete
-    module._context_length = lambda trainer: None
-    trainer = SimpleNamespace(
-        accelerator=state, state=SimpleNamespace(global_step=3), _last_loaded_step=3, args=SimpleNamespace()
-    )
+    module.complete = complete
+    module.context_length = module.sync_weights = module.text_tokenizer = lambda trainer: None
+    trainer = SimpleNamespace(accelerator=state, args=SimpleNamespace())
     mine = [[], [1, 2, 3, 4], [5]][state.process_index]
     drawn = module.RolloutEngine(trainer).sample([Prompt([token, 9]) for token in mine], 2, GREEDY)
-    assert drawn == [[[token], [token]] for token in mine]
+    assert drawn == [[Completion([token], ended=False)] * 2 for token in mine]
     assert [ids[0] for ids in asked] == [[1, 2], [3, 4], [5, 5]][state.process_index]  # the last one fills up
 
 

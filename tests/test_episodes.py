@@ -76,7 +76,7 @@ def test_bad_settings_are_named(settings):
 def test_episodes_give_the_text_back(parts, max_splits, group_size):
     for separator in ("\n\n", "\r\n\r\n", ""):
         text = separator.join(parts)
-        assert "".join(episodes(text, max_splits=max_splits, group_size=group_size)) == text
+        assert "".join(episodes(text, max_splits=max_splits, group_size=group_size)) == (text if text.strip() else "")
 
 
 @given(st.integers(0, 40), st.integers(1, 10))

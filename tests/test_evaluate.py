@@ -16,12 +16,11 @@ from test_builders import ONE, STOP, TWO, Scripted, problem, thinking
 
 from mrt_plugin.analysis import compare as comparison
 from mrt_plugin.analysis import evaluate, report
-from mrt_plugin.analysis.compare import compare, token_ratio, verdict
-from mrt_plugin.analysis.evaluate import SCHEMA, EvaluationArguments
+from mrt_plugin.analysis.compare import compare, significance, token_ratio
+from mrt_plugin.analysis.evaluate import EvaluationArguments
 from mrt_plugin.analysis.figures import FIGURES, training_lengths
-from mrt_plugin.analysis.runs import Run, estimate, load_run, load_runs, standard_error
+from mrt_plugin.analysis.runs import SCHEMA, Run, estimate, load_run, load_runs, standard_error
 from mrt_plugin.arguments import MetaProverArguments
-from mrt_plugin.jobs.problems import Policy
 from mrt_plugin.jobs.store import RowStore
 from mrt_plugin.rollouts import Rollout
 
@@ -44,8 +43,8 @@ SETTINGS = {
 def build(tokenizer, rule, **settings):
     sampler = Scripted(tokenizer, rule)
     args = EvaluationArguments(**{"num_generations": 2, "max_completion_length": 100} | settings)
-    rows, outcome = evaluate.build([problem()], Policy(sampler, tokenizer), 1, args, PROVER)
-    return rows, outcome, sampler
+    rows, finished = evaluate.build([problem()], sampler, 1, args, PROVER)
+    return rows, finished, sampler
 
 
 def test_rollouts_are_graded_and_vote(tokenizer):
@@ -55,8 +54,8 @@ def test_rollouts_are_graded_and_vote(tokenizer):
         "\\boxed{5}",
         "</think>\\boxed{4}",
     ]
-    rows, outcome, sampler = build(tokenizer, thinking(rollouts, {}), num_generations=4)
-    assert outcome == {"p": None}
+    rows, finished, sampler = build(tokenizer, thinking(rollouts, {}), num_generations=4)
+    assert finished == {"p": None}
     assert [row["completion"] for row in rows] == rollouts
     assert [row["right"] for row in rows] == [False, True, False, False]  # the third is cut while thinking
     assert [row["vote"] for row in rows] == [1, 0, None, 1]
@@ -89,14 +88,28 @@ def test_regret_is_measured_at_every_prefix_and_after_extensions(tokenizer):
     assert len(sampler.calls) == 5  # rollouts, their branches, two extensions, their answers
 
 
+def test_where_there_is_no_room_for_an_answer_the_row_says_that_j_is_not_known(tokenizer):
+    def rule(text, n):
+        if text.endswith(STOP):
+            return None if "No." in text else ["5}"] * n
+        return [ONE + "</think>\n\n\\boxed{5}"] * n
+
+    [row], _, _ = build(tokenizer, rule, num_generations=1, regret=True)
+    answer = len(tokenizer("5}")["input_ids"]) + 1
+    np.testing.assert_equal(row["success_probability"], [1.0, np.nan])
+    np.testing.assert_equal(row["answer_tokens"], [answer, np.nan])
+    assert row["prefix_votes"] == [[0] * 4, []]
+    assert row["prefix_tokens"] == [answer, len(tokenizer(ONE)["input_ids"])]
+    assert build(tokenizer, lambda text, n: None)[:2] == ([], {"p": "the engine has no room for a completion"})
+
+
 def test_linearized_search_makes_attempts_of_one_stream(tokenizer):
     def rule(text, n):
         return [f"\\boxed{{{5 if text.endswith('Wait') else 4}}}"] * n
 
-    plain = Scripted(tokenizer, rule)
+    plain = Scripted(_without_tags(tokenizer), rule)
     args = EvaluationArguments(num_generations=2, max_completion_length=100, attempts=3, continuation="Wait")
-    policy = Policy(plain, _without_tags(tokenizer))
-    rows, _ = evaluate.build([problem()], policy, 1, args, PROVER)
+    rows, _ = evaluate.build([problem()], plain, 1, args, PROVER)
     assert [(row["stream"], row["attempt"], row["vote"]) for row in rows] == [
         (0, 0, 1), (0, 1, 0), (0, 2, 0), (1, 0, 1), (1, 1, 0), (1, 2, 0)
     ]  # fmt: skip
@@ -191,12 +204,26 @@ def test_tokens_for_an_accuracy_that_both_reach(accuracy, other, expected):
 def test_a_difference_is_told_from_noise():
     worse, better = run_of([voted(1, 1)] * 20, "worse"), run_of([voted(0, 0, tokens=5)] * 20, "better")
     rows = {row["measure"]: row[""] for row in compare(worse, better) if "regret" not in row["measure"]}
-    assert set(rows.values()) == {"better"}
+    assert set(rows.values()) == {"better", "only better comes to it"}
     rows = {row["measure"]: row[""] for row in compare(better, worse)}
     assert {rows[name] for name in ("pass@1", "maj@2", "tokens")} == {"worse"}
     mixed = [run_of([voted(i % k, i % k) for i in range(20)], str(k)) for k in (2, 3)]
     assert compare(*mixed)[0][""] == "within noise"
-    assert verdict(np.nan, np.nan, 0.0).startswith("one problem")
+    assert significance(np.nan, np.nan, 0.0).startswith("one problem")
+
+
+def test_tokens_to_be_right_in_so_many():
+    slow = run_of([voted(0, 0, tokens=90)] * 8 + [voted(1, 1, tokens=90)] * 2, "slow")
+    fast = run_of([voted(0, 0, tokens=30)] * 9 + [voted(0, 0, tokens=60)], "fast")
+    rows = {row["measure"]: row for row in compare(slow, fast)}
+    for level in ("0.5", "0.75"):
+        row = rows[f"tokens to be right in {level}"]
+        assert (row["slow"], row["fast"], row["difference"], row[""]) == ("90", "30", "-60", "better")
+    assert rows["tokens to be right in 0.9"] == {
+        "measure": "tokens to be right in 0.9",
+        "fast": "30",
+        "": "only fast comes to it",
+    }
 
 
 def test_a_lower_regret_is_better():

@@ -18,7 +18,7 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
 from mrt_plugin import grading, grading_pool
-from mrt_plugin.grading import Outcome, grade
+from mrt_plugin.grading import Verdict, grade
 
 
 REPOSITORY = Path(grading.__file__).parents[1]
@@ -63,12 +63,12 @@ NO_ANSWER = [
 ]
 UNPARSEABLE_GOLD = [(r"\boxed{42}", ""), (r"\boxed{42}", "no numbers here"), ("", "")]
 EXPECTED = [
-    (*pair, outcome)
-    for outcome, pairs in [
-        (Outcome.RIGHT, RIGHT),
-        (Outcome.WRONG, WRONG),
-        (Outcome.NO_ANSWER, NO_ANSWER),
-        (Outcome.UNPARSEABLE_GOLD, UNPARSEABLE_GOLD),
+    (*pair, verdict)
+    for verdict, pairs in [
+        (Verdict.RIGHT, RIGHT),
+        (Verdict.WRONG, WRONG),
+        (Verdict.NO_ANSWER, NO_ANSWER),
+        (Verdict.UNPARSEABLE_GOLD, UNPARSEABLE_GOLD),
     ]
     for pair in pairs
 ]
@@ -117,19 +117,19 @@ def run_script(tmp_path, code, *, as_module=False, timeout=60):
 
 
 @pytest.fixture(scope="module")
-def outcomes():
+def verdicts():
     answers, golds, _ = zip(*EXPECTED, strict=True)
     return dict(zip(zip(answers, golds, strict=True), grade(answers, golds), strict=True))
 
 
 @pytest.mark.parametrize(("answer", "gold", "expected"), EXPECTED)
-def test_outcome(outcomes, answer, gold, expected):
-    assert outcomes[answer, gold] is expected
+def test_verdict(verdicts, answer, gold, expected):
+    assert verdicts[answer, gold] is expected
 
 
 def test_gold_comes_first():
     # An equation as the answer is reduced to its right-hand side for a gold number, but not the other way round.
-    assert grade([r"\boxed{1 + 2 = 3}", r"\boxed{3}"], ["3", "$1 + 2 = 3$"]) == [Outcome.RIGHT, Outcome.WRONG]
+    assert grade([r"\boxed{1 + 2 = 3}", r"\boxed{3}"], ["3", "$1 + 2 = 3$"]) == [Verdict.RIGHT, Verdict.WRONG]
 
 
 @pytest.mark.skipif(version("trl") < "1", reason="trl 0.18 has no accuracy_reward; tests/upstream has Open-R1's")
@@ -144,9 +144,9 @@ def assert_equals(accuracy_reward):
     pairs += [(f"Hence ${answer}$, and that is it.", gold) for answer, gold in pairs]
     answers, golds = (list(column) for column in zip(*pairs, strict=True))
     assert len(answers) >= 60
-    to_reward = {Outcome.RIGHT: 1.0, Outcome.WRONG: 0.0, Outcome.NO_ANSWER: 0.0, Outcome.UNPARSEABLE_GOLD: None}
+    to_reward = {Verdict.RIGHT: 1.0, Verdict.WRONG: 0.0, Verdict.NO_ANSWER: 0.0, Verdict.UNPARSEABLE_GOLD: None}
     rewards = accuracy_reward([[{"role": "assistant", "content": answer}] for answer in answers], golds)
-    assert [to_reward[outcome] for outcome in grade(answers, golds)] == rewards
+    assert [to_reward[verdict] for verdict in grade(answers, golds)] == rewards
 
 
 def test_lengths_must_agree():
@@ -162,8 +162,8 @@ def test_empty_batch(fresh):
 def test_only_the_end_of_an_answer_counts():
     padding = "a" * grading.MAX_CHARS
     answers = [r"\boxed{42}" + padding, padding + r"\boxed{42}", padding + r"\boxed{\frac{1}{2}}"]
-    assert grade(answers, ["42", "42", "0.5"]) == [Outcome.NO_ANSWER, Outcome.RIGHT, Outcome.RIGHT]
-    assert grade([r"\boxed{1}"], ["1" + " " * grading.MAX_CHARS]) == [Outcome.UNPARSEABLE_GOLD]
+    assert grade(answers, ["42", "42", "0.5"]) == [Verdict.NO_ANSWER, Verdict.RIGHT, Verdict.RIGHT]
+    assert grade([r"\boxed{1}"], ["1" + " " * grading.MAX_CHARS]) == [Verdict.UNPARSEABLE_GOLD]
 
 
 # --- Shortcuts: they may only say what math-verify says ---
@@ -265,7 +265,7 @@ def test_integers_are_compared_like_math_verify_does(gold, answer):
     gold_parsed = parse(str(gold), parsing_timeout=0)
     assert gold_parsed
     judged = verify(gold_parsed, extract(rf"\boxed{{{answer}}}"), timeout_seconds=0)
-    assert quick is (Outcome.RIGHT if judged else Outcome.WRONG)
+    assert quick is (Verdict.RIGHT if judged else Verdict.WRONG)
 
 
 @pytest.mark.parametrize("other", ["007", "-0", "+5", "5.", "1,000", "１２", "5\n", " 5", "", "1e3", "9" * 16, "5}{5"])
@@ -279,14 +279,14 @@ def test_the_pool_can_be_started_ahead(fresh, monkeypatch):
     grading_pool.warm_up()
     monkeypatch.undo()
     pool = grading_pool._pool
-    assert grade([r"\boxed{x+1}"], ["$1+x$"]) == [Outcome.RIGHT]
+    assert grade([r"\boxed{x+1}"], ["$1+x$"]) == [Verdict.RIGHT]
     assert grading_pool._pool is pool
 
 
 def test_a_slow_machine_gets_fewer_answers_done_at_a_time(fresh, monkeypatch):
     monkeypatch.setattr(grading_pool, "CHUNK_LIMIT", 0.2)
-    monkeypatch.setattr(grading_pool, "_judge", lambda *question: time.sleep(0.06) or Outcome.RIGHT)
-    assert grading_pool._judge_all([("5", "5")] * 8) == [Outcome.RIGHT] * 2
+    monkeypatch.setattr(grading_pool, "_judge", lambda *question: time.sleep(0.06) or Verdict.RIGHT)
+    assert grading_pool._judge_all([("5", "5")] * 8) == [Verdict.RIGHT] * 2
 
 
 # --- Memory ---
@@ -294,9 +294,9 @@ def test_a_slow_machine_gets_fewer_answers_done_at_a_time(fresh, monkeypatch):
 
 def test_known_verdict_needs_no_worker(fresh):
     question = [r"It is \boxed{x+1}"], ["$1+x$"]
-    assert grade(*question) == [Outcome.RIGHT]
+    assert grade(*question) == [Verdict.RIGHT]
     stop_pool()
-    assert grade([r"In other words, \boxed{x+1}."], question[1]) == [Outcome.RIGHT]
+    assert grade([r"In other words, \boxed{x+1}."], question[1]) == [Verdict.RIGHT]
     assert grading_pool._pool is None
 
 
@@ -306,17 +306,17 @@ def test_duplicates_are_asked_once(fresh, monkeypatch):
     monkeypatch.setattr(
         grading_pool._Pool, "ask", lambda pool, questions: asked.extend(questions) or ask(pool, questions)
     )
-    assert grade([r"\boxed{y}"] * 50 + [r"\boxed{z}"], ["$y$"] * 51) == [Outcome.RIGHT] * 50 + [Outcome.WRONG]
+    assert grade([r"\boxed{y}"] * 50 + [r"\boxed{z}"], ["$y$"] * 51) == [Verdict.RIGHT] * 50 + [Verdict.WRONG]
     assert sorted(asked) == [(r"\boxed{y}", "$y$"), (r"\boxed{z}", "$y$")]
 
 
 def test_memory_is_bounded_and_keeps_what_is_used(fresh, monkeypatch):
     monkeypatch.setattr(grading, "CACHE_SIZE", 3)
     for name in "abc":
-        grading._remember((name, ""), Outcome.RIGHT)
-    assert grading._recall(("a", "")) is Outcome.RIGHT
-    grading._remember(("d", ""), Outcome.WRONG)
-    assert [grading._recall((name, "")) for name in "abcd"] == [Outcome.RIGHT, None, Outcome.RIGHT, Outcome.WRONG]
+        grading._remember((name, ""), Verdict.RIGHT)
+    assert grading._recall(("a", "")) is Verdict.RIGHT
+    grading._remember(("d", ""), Verdict.WRONG)
+    assert [grading._recall((name, "")) for name in "abcd"] == [Verdict.RIGHT, None, Verdict.RIGHT, Verdict.WRONG]
     assert len(grading._verdicts) == 3
 
 
@@ -337,7 +337,7 @@ def test_several_threads_and_event_loops_at_once(fresh):
     with ThreadPoolExecutor(8) as executor:
         results = list(executor.map(batch, range(16)))
         results += list(executor.map(lambda number: asyncio.run(batch_in_loop(number)), range(16, 32)))
-    assert results == [[Outcome.RIGHT, Outcome.WRONG, Outcome.NO_ANSWER]] * 32
+    assert results == [[Verdict.RIGHT, Verdict.WRONG, Verdict.NO_ANSWER]] * 32
 
 
 @pytest.mark.parametrize("as_module", [False, True])
@@ -348,15 +348,15 @@ def test_unguarded_script_runs_once(tmp_path, as_module):
         "print(grade([r'\\boxed{\\frac{1}{2}}'], ['0.5']))\n"
     )
     result = run_script(tmp_path, code, as_module=as_module)
-    assert result.stdout == "[<Outcome.RIGHT: 'right'>]\n", result.stderr
+    assert result.stdout == "[<Verdict.RIGHT: 'right'>]\n", result.stderr
     assert (tmp_path / "runs.txt").read_text() == "ran\n"
 
 
 def test_forked_child_grades_for_itself(tmp_path):
     code = (
         "import os\n"
-        "from mrt_plugin.grading import Outcome, grade\n"
-        "def right(name): return grade([f'\\\\boxed{{{name}+1}}'], [f'$1+{name}$']) == [Outcome.RIGHT]\n"
+        "from mrt_plugin.grading import Verdict, grade\n"
+        "def right(name): return grade([f'\\\\boxed{{{name}+1}}'], [f'$1+{name}$']) == [Verdict.RIGHT]\n"
         "assert right('x')\n"
         "child = os.fork()\n"
         "if child == 0:\n"
@@ -433,7 +433,7 @@ def test_start_of_a_worker_is_not_counted(fresh, monkeypatch):
     monkeypatch.setattr(grading_pool, "TIME_LIMIT", 1.0)
     answers = [r"\boxed{a}", HANGS, r"\boxed{b}"]
     started = time.monotonic()
-    assert grade(answers, ["$a$", "1", "$b$"]) == [Outcome.RIGHT, Outcome.TIMED_OUT, Outcome.RIGHT]
+    assert grade(answers, ["$a$", "1", "$b$"]) == [Verdict.RIGHT, Verdict.TIMED_OUT, Verdict.RIGHT]
     assert time.monotonic() - started > 4.0  # two starts and one time-out, so the slow start was in force
 
 
@@ -467,7 +467,7 @@ def test_death_of_a_worker_costs_one_verdict():
     death = pool.schedule(os._exit, args=[3])
     bystanders = [pool.ask([(rf"\boxed{{q+{n}}}", f"$q+{n}$")]) for n in range(20)]
     assert pool.wait_for(death) is None
-    assert [pool.wait_for(bystander) for bystander in bystanders] == [[Outcome.RIGHT]] * 20
+    assert [pool.wait_for(bystander) for bystander in bystanders] == [[Verdict.RIGHT]] * 20
 
 
 def test_hostile_answers_do_not_spoil_those_that_go_to_a_worker_with_them(fresh, monkeypatch):
@@ -476,15 +476,15 @@ def test_hostile_answers_do_not_spoil_those_that_go_to_a_worker_with_them(fresh,
     answers[17:17] = [HANGS, r"\boxed{" + "(" * 4990 + "1" + ")" * 4990 + "}"]
     golds = [answer[7:-1] for answer in answers]
     golds[17:19] = ["5", "5"]
-    right = [outcome is Outcome.RIGHT for outcome in grade(answers, [f"${gold}$" for gold in golds])]
+    right = [verdict is Verdict.RIGHT for verdict in grade(answers, [f"${gold}$" for gold in golds])]
     assert right == [True] * 17 + [False] * 2 + [True] * 83
 
 
 def test_recovers_when_all_idle_workers_are_killed(fresh):
-    assert grade([r"\boxed{c}"], ["$c$"]) == [Outcome.RIGHT]
+    assert grade([r"\boxed{c}"], ["$c$"]) == [Verdict.RIGHT]
     for pid in list(grading_pool._pool._pool_manager.worker_manager.workers):
         os.kill(pid, signal.SIGKILL)
-    assert grade([rf"\boxed{{c^{n}}}" for n in range(2, 9)], ["$c^4$"] * 7).count(Outcome.RIGHT) == 1
+    assert grade([rf"\boxed{{c^{n}}}" for n in range(2, 9)], ["$c^4$"] * 7).count(Verdict.RIGHT) == 1
 
 
 def test_stuck_pool_is_replaced(fresh, monkeypatch):
@@ -493,7 +493,7 @@ def test_stuck_pool_is_replaced(fresh, monkeypatch):
         patch.setattr(grading_pool, "STALL_LIMIT", 1.0)
         with pytest.raises(RuntimeError, match="stuck"):
             stuck.wait_for(stuck.schedule(time.sleep, args=[60]))
-    assert grade([r"\boxed{f}"], ["$f$"]) == [Outcome.RIGHT]
+    assert grade([r"\boxed{f}"], ["$f$"]) == [Verdict.RIGHT]
     assert grading_pool._pool is not stuck
 
 
@@ -514,7 +514,7 @@ def test_interrupted_batch_does_not_occupy_the_workers(fresh):
     with pytest.raises(KeyboardInterrupt):
         grade([rf"\boxed{{9^{{9^{{9^{{{n}}}}}}}}}" for n in range(9, 29)], ["1"] * 20)
     started = time.monotonic()
-    assert grade([r"\boxed{e}"], ["$e$"]) == [Outcome.RIGHT]
+    assert grade([r"\boxed{e}"], ["$e$"]) == [Verdict.RIGHT]
     assert time.monotonic() - started < 4
 
 
@@ -535,11 +535,11 @@ def test_interrupted_batch_does_not_occupy_the_workers(fresh):
 )
 def test_gold_answers_without_dollar_signs_are_read_as_latex(gold, right, wrong):
     """As MATH and DeepScaleR have them; math-verify alone takes the 13 from the first and nothing from the second."""
-    assert grade([rf"\boxed{{{right}}}", rf"\boxed{{{wrong}}}"], [gold] * 2) == [Outcome.RIGHT, Outcome.WRONG]
+    assert grade([rf"\boxed{{{right}}}", rf"\boxed{{{wrong}}}"], [gold] * 2) == [Verdict.RIGHT, Verdict.WRONG]
 
 
 @pytest.mark.parametrize(
     ("gold", "answer"), [("7 apples", "7"), ("1,000", "1000"), ("12.5%", r"12.5\%"), ("$5$", "5")]
 )
 def test_gold_answers_that_math_verify_reads_by_itself_are_left_to_it(gold, answer):
-    assert grade([rf"\boxed{{{answer}}}"], [gold]) == [Outcome.RIGHT]
+    assert grade([rf"\boxed{{{answer}}}"], [gold]) == [Verdict.RIGHT]

@@ -10,7 +10,7 @@ from itertools import chain
 import pytest
 
 from mrt_plugin import grading, grading_pool
-from mrt_plugin.grading import Outcome, grade
+from mrt_plugin.grading import Verdict, grade
 
 
 TIME_LIMIT = 2.0  # of the module's 5 seconds, for the sake of whoever waits for the tests
@@ -83,8 +83,8 @@ def run_batch(hostile_pairs):
     grading._verdicts.clear()
     try:
         started = time.monotonic()
-        outcomes = grade(*zip(*chain.from_iterable(pairs), strict=True))
-        return outcomes[1::3], outcomes[0::3] + outcomes[2::3], time.monotonic() - started
+        verdicts = grade(*zip(*chain.from_iterable(pairs), strict=True))
+        return verdicts[1::3], verdicts[0::3] + verdicts[2::3], time.monotonic() - started
     finally:
         grading_pool.TIME_LIMIT = limit
 
@@ -93,58 +93,58 @@ def run_batch(hostile_pairs):
 def as_answers(untouched):
     texts = {name: rf"\boxed{{{text.replace('{path}', str(untouched))}}}" for name, text in HOSTILE.items()}
     texts |= WHOLE_TEXTS
-    outcomes, neighbours, seconds = run_batch([(text, "1") for text in texts.values()])
-    return dict(zip(texts, outcomes, strict=True)), neighbours, seconds
+    verdicts, neighbours, seconds = run_batch([(text, "1") for text in texts.values()])
+    return dict(zip(texts, verdicts, strict=True)), neighbours, seconds
 
 
 @pytest.fixture(scope="module")
 def as_golds(untouched):
     golds = {name: text.replace("{path}", str(untouched)) for name, text in HOSTILE.items()}
     golds |= {f"{name}_in_math": f"${text}$" for name, text in golds.items()} | WHOLE_TEXTS
-    outcomes, neighbours, seconds = run_batch([(r"\boxed{-1}", gold) for gold in golds.values()])
-    return dict(zip(golds, outcomes, strict=True)), neighbours, seconds
+    verdicts, neighbours, seconds = run_batch([(r"\boxed{-1}", gold) for gold in golds.values()])
+    return dict(zip(golds, verdicts, strict=True)), neighbours, seconds
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *WHOLE_TEXTS])
 def test_hostile_answer_is_not_right(as_answers, name):
-    expected = {Outcome.TIMED_OUT} if name in HANGS else {Outcome.WRONG, Outcome.NO_ANSWER, Outcome.TIMED_OUT}
+    expected = {Verdict.TIMED_OUT} if name in HANGS else {Verdict.WRONG, Verdict.NO_ANSWER, Verdict.TIMED_OUT}
     # The last of many boxes that say 1 does say 1.
-    assert as_answers[0][name] in ({Outcome.RIGHT} if name == "200_kB_of_boxes" else expected)
+    assert as_answers[0][name] in ({Verdict.RIGHT} if name == "200_kB_of_boxes" else expected)
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, *(f"{name}_in_math" for name in HOSTILE), *WHOLE_TEXTS])
 def test_nothing_is_right_by_a_hostile_gold(as_golds, name):
     hangs = name.endswith("_in_math") and name.removesuffix("_in_math") in HANGS
-    expected = {Outcome.TIMED_OUT} if hangs else {Outcome.WRONG, Outcome.UNPARSEABLE_GOLD, Outcome.TIMED_OUT}
+    expected = {Verdict.TIMED_OUT} if hangs else {Verdict.WRONG, Verdict.UNPARSEABLE_GOLD, Verdict.TIMED_OUT}
     assert as_golds[0][name] in expected
 
 
 @pytest.mark.parametrize("name", ["200_kB", "fractions_2000", "200_kB_of_boxes"])
 def test_overlong_gold_is_unparseable(as_golds, name):
-    assert as_golds[0][name] is Outcome.UNPARSEABLE_GOLD
+    assert as_golds[0][name] is Verdict.UNPARSEABLE_GOLD
 
 
 @pytest.mark.parametrize("name", ["empty", "blank", "box_before_200_kB", "200_kB_without_box", "many_answers"])
 def test_no_answer_in_a_hostile_text(as_answers, name):
-    assert as_answers[0][name] is Outcome.NO_ANSWER
+    assert as_answers[0][name] is Verdict.NO_ANSWER
 
 
 @pytest.mark.parametrize("batch", ["as_answers", "as_golds"])
 def test_neighbours_keep_their_verdicts(request, batch):
     _, neighbours, _ = request.getfixturevalue(batch)
     half = len(neighbours) // 2
-    assert neighbours == [Outcome.RIGHT] * half + [Outcome.WRONG] * half
+    assert neighbours == [Verdict.RIGHT] * half + [Verdict.WRONG] * half
 
 
 @pytest.mark.parametrize("batch", ["as_answers", "as_golds"])
 def test_batch_ends_in_time(request, batch):
-    outcomes, _, seconds = request.getfixturevalue(batch)
+    verdicts, _, seconds = request.getfixturevalue(batch)
     # Even if every hostile one took its limit, and another second to replace the worker, one after the other.
-    assert seconds < len(outcomes) * (TIME_LIMIT + 1)
+    assert seconds < len(verdicts) * (TIME_LIMIT + 1)
 
 
 def test_time_outs_are_not_remembered(as_answers):
-    assert as_answers[0]["tower_of_powers"] is Outcome.TIMED_OUT
+    assert as_answers[0]["tower_of_powers"] is Verdict.TIMED_OUT
     assert grading._recall((rf"\boxed{{{HOSTILE['tower_of_powers']}}}", "1")) is None
 
 

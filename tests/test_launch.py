@@ -9,6 +9,9 @@ import pytest
 from conftest import CPU, changed, write
 from transformers import AutoTokenizer
 
+from mrt_plugin.credit import CREDITS
+from mrt_plugin.meta_prover import ESTIMATORS
+
 
 def letters(completions, **kwargs):
     """A reward that a random model earns unequally."""
@@ -90,8 +93,9 @@ def test_an_unknown_field_of_a_recipe_is_named(recipe, capsys):
 def test_help_lists_our_arguments():
     shown = subprocess.run([sys.executable, "-m", "mrt_plugin.cli", "grpo", "--help"], capture_output=True, text=True)
     assert shown.returncode == 0
-    assert "--mrt_credit {auto,none,mixed,termination,dense}" in shown.stdout
-    assert "each thinking token" in " ".join(shown.stdout.split())
+    words = " ".join(shown.stdout.split())
+    assert all(f"'{name}': {credit.summary}" in words for name, credit in CREDITS.items())
+    assert all(f"'{name}': {estimator.summary}" in words for name, estimator in ESTIMATORS.items())
     usage = subprocess.run([sys.executable, "-m", "mrt_plugin.cli", "grop"], capture_output=True, text=True)
     assert usage.returncode == 1
     assert "sft" in usage.stdout

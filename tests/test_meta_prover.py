@@ -5,81 +5,101 @@ from conftest import byte_fallback_tokenizer, byte_level_tokenizer, tiny_model
 from tokenizers import AddedToken
 
 from mrt_plugin.engines.policy import PolicySampler
-from mrt_plugin.engines.sampling import Prompt, SamplingSettings
-from mrt_plugin.meta_prover import TERMINATIONS, MetaProver, bare_answer
+from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
+from mrt_plugin.episodes import CUES
+from mrt_plugin.grading import Verdict
+from mrt_plugin.meta_prover import (
+    TERMINATIONS,
+    GoldLikelihood,
+    MetaProver,
+    SampledAnswers,
+    bare_answer,
+    check_termination,
+)
+from mrt_plugin.progress import progress
 from mrt_plugin.tokens import decode, tokenize
-from mrt_plugin.traces import Trace, opening_ids, segment, stop_after
+from mrt_plugin.traces import Trace, opens_thinking, segment, stop_after
 
 
 FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works.\n"
 PROMPT = "<|user|>Find x.<|eos|><|assistant|><think>\n"
 
 
+SETTINGS = SamplingSettings(100, 0.7)
+
+
 class Sampler:
-    """Writes what a rule says, and remembers what it was asked."""
+    """Writes what a rule says, or nothing where it says `None`, and remembers what it was asked."""
+
+    max_length, scores = None, False
 
     def __init__(self, tokenizer, rule):
         self.tokenizer, self.rule, self.calls = tokenizer, rule, []
 
     def sample(self, prompts, n, settings):
         self.calls.append((prompts, n, settings))
-        texts = [decode(self.tokenizer, prompt.token_ids) for prompt in prompts]
-        return [[tokenize(self.tokenizer, answer) for answer in self.rule(text, n)] for text in texts]
+        groups = [self.rule(decode(self.tokenizer, prompt.token_ids), n) for prompt in prompts]
+        return [group and [self.completion(text, settings.max_new_tokens) for text in group] for group in groups]
+
+    def completion(self, text, most):
+        token_ids = tokenize(self.tokenizer, text)
+        return Completion(token_ids[:most], ended=len(token_ids) < most)
 
 
 @pytest.fixture
 def trace(tokenizer):
     completion_ids = tokenize(tokenizer, FIRST + SECOND + "</think>\n\n\\boxed{5}") + [tokenizer.eos_token_id]
-    return segment(tokenizer, tokenize(tokenizer, PROMPT), completion_ids, "5", episodes=6)
+    return segment(tokenizer, tokenize(tokenizer, PROMPT), completion_ids, "5", 6, CUES)
 
 
 def test_segment_cuts_the_sampled_tokens(tokenizer, trace):
     assert trace.episodes == 2
-    texts = [decode(tokenizer, trace.token_ids[:cut]) for cut in trace.cuts]
+    texts = [decode(tokenizer, trace.token_ids[:cut]) for cut in trace.prefix_ends]
     prompt = "<|user|>Find x.<|assistant|><think>\n"
     assert texts == [prompt, prompt + FIRST, prompt + FIRST + SECOND]
     completion_ids = tokenize(tokenizer, FIRST + SECOND + "</think>\n\n\\boxed{5}")
     prompt_ids = tokenize(tokenizer, PROMPT)
-    assert trace.token_ids == (prompt_ids + completion_ids)[: trace.cuts[-1]]
+    assert trace.token_ids == (prompt_ids + completion_ids)[: trace.prefix_ends[-1]]
 
 
 def test_credit_passes_to_the_next_episode_before_the_blank_line(tokenizer, trace):
     """The tokens that end a paragraph with or without a blank line decide whether to go on."""
     texts = [
-        decode(tokenizer, trace.token_ids[start:end]) for start, end in zip(trace.ends, trace.ends[1:], strict=False)
+        decode(tokenizer, trace.token_ids[start:end])
+        for start, end in zip(trace.credit_ends, trace.credit_ends[1:], strict=False)
     ]
     first, second = FIRST.rstrip(), SECOND.rstrip()
     assert first.startswith(texts[0])
     assert len(first) - len(texts[0]) <= 1  # the full stop goes with the line break where they are one token
     assert texts[0] + texts[1] == (FIRST + SECOND)[: len(texts[0] + texts[1])]
     assert (FIRST + second).startswith(texts[0] + texts[1])
-    assert trace.ends[0] == trace.cuts[0]
+    assert trace.credit_ends[0] == trace.prefix_ends[0]
 
 
 def test_segment_finds_an_opening_tag_that_the_model_wrote(tokenizer):
     prompt_ids = tokenize(tokenizer, "Find x.")
-    trace = segment(tokenizer, prompt_ids, tokenize(tokenizer, "<think>\n" + FIRST + SECOND), "5", 6)
-    assert decode(tokenizer, trace.token_ids[: trace.cuts[0]]) == "Find x.<think>\n"
+    trace = segment(tokenizer, prompt_ids, tokenize(tokenizer, "<think>\n" + FIRST + SECOND), "5", 6, CUES)
+    assert decode(tokenizer, trace.token_ids[: trace.prefix_ends[0]]) == "Find x.<think>\n"
     assert trace.episodes == 2
 
 
 def test_segment_opens_the_thinking_of_a_completion_that_does_not_think(tokenizer):
-    trace = segment(tokenizer, tokenize(tokenizer, "Find x."), tokenize(tokenizer, "5"), "5", 6)
+    trace = segment(tokenizer, tokenize(tokenizer, "Find x."), tokenize(tokenizer, "5"), "5", 6, CUES)
     assert (trace.episodes, decode(tokenizer, trace.token_ids)) == (0, "Find x.<think>\n")
 
 
 def test_segment_merges_down_to_the_number_of_episodes(tokenizer):
     text = "".join(f"Wait {i}.\n\na\n\nb\n\n" for i in range(9))
-    trace = segment(tokenizer, tokenize(tokenizer, PROMPT), tokenize(tokenizer, text), "5", episodes=4)
+    trace = segment(tokenizer, tokenize(tokenizer, PROMPT), tokenize(tokenizer, text), "5", 4, CUES)
     assert trace.episodes == 3
-    assert trace.cuts[-1] == len(trace.token_ids)
+    assert trace.prefix_ends[-1] == len(trace.token_ids)
 
 
 @pytest.mark.parametrize(
     ("prompt", "opened"), [(PROMPT, True), ("Find x.", False), ("<think>\n\n</think>\n\n", False)]
 )
 def test_the_tag_is_added_only_where_the_prompt_lacks_it(tokenizer, prompt, opened):
-    assert decode(tokenizer, opening_ids(tokenizer, tokenize(tokenizer, prompt))) == ("" if opened else "<think>\n")
+    assert opens_thinking(tokenizer, tokenize(tokenizer, prompt)) == opened
 
 
 def test_success_probabilities_from_drawn_answers(tokenizer, trace):
@@ -88,17 +108,20 @@ def test_success_probabilities_from_drawn_answers(tokenizer, trace):
         return ["So it is \\boxed{5}."] * right + ["I give up, \\boxed{4}."] * (n - right)
 
     sampler = Sampler(tokenizer, rule)
-    [measurement] = MetaProver(sampler, tokenizer, samples=4).success_probabilities([trace])
+    [measurement] = MetaProver(sampler, SampledAnswers(4, SETTINGS), "explain").success_probabilities([trace])
     assert measurement.success_probability.tolist() == [0.25, 0.25, 1.0]
     assert measurement.samples == 4
     lengths = [len(tokenize(tokenizer, text)) for text in ("So it is \\boxed{5}.", "I give up, \\boxed{4}.")]
     assert measurement.answer_tokens.tolist() == [(lengths[0] + 3 * lengths[1]) / 4] * 2 + [lengths[0]]
     assert measurement.tokens == 2 * (lengths[0] + 3 * lengths[1]) + 4 * lengths[0]
     [(prompts, n, settings)] = sampler.calls  # one call
-    assert (n, settings) == (4, SamplingSettings(4096, 0.7))
+    assert (n, settings) == (4, SETTINGS)
     suffixes = [decode(tokenizer, prompt.suffix) for prompt in prompts]
     assert suffixes == [TERMINATIONS["explain"]] * 2 + ["\n</think>"]
-    kept = [*trace.cuts[:-1], trace.ends[-1]]  # the text that closes a whole trace brings its line break along
+    kept = [
+        *trace.prefix_ends[:-1],
+        trace.credit_ends[-1],
+    ]  # the text that closes a whole trace brings its line break along
     assert [prompt.cut for prompt in prompts] == kept
 
 
@@ -115,7 +138,7 @@ def test_the_explain_text_is_the_papers():
 @pytest.mark.parametrize("termination", ["answer", "\nEnough.\n</think>\n\\boxed{"])
 def test_other_terminations_follow_every_prefix_and_open_the_box(tokenizer, trace, termination):
     sampler = Sampler(tokenizer, lambda text, n: ["5}."] * n)
-    [measurement] = MetaProver(sampler, tokenizer, termination, samples=2).success_probabilities([trace])
+    [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), termination).success_probabilities([trace])
     assert measurement.success_probability.tolist() == [1.0, 1.0, 1.0]
     [(prompts, *_)] = sampler.calls
     stop = TERMINATIONS.get(termination, termination)
@@ -126,10 +149,10 @@ def test_other_terminations_follow_every_prefix_and_open_the_box(tokenizer, trac
 
 
 def test_rollouts_of_a_problem_share_what_they_share(tokenizer, trace):
-    cuts = [*trace.cuts[:2], trace.cuts[1] + 2]
-    other = Trace(trace.token_ids[: trace.cuts[1]] + [5, 6], cuts, "5", [*trace.ends[:2], cuts[2]])
+    cuts = [*trace.prefix_ends[:2], trace.prefix_ends[1] + 2]
+    other = Trace(trace.token_ids[: trace.prefix_ends[1]] + [5, 6], cuts, "5", [*trace.credit_ends[:2], cuts[2]])
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
-    left, right = MetaProver(sampler, tokenizer, "answer", samples=3).success_probabilities([trace, other])
+    left, right = MetaProver(sampler, SampledAnswers(3, SETTINGS), "answer").success_probabilities([trace, other])
     assert len(sampler.calls[0][0]) == 4  # two shared prefixes, two whole traces
     assert right.success_probability.tolist() == left.success_probability.tolist()
     assert (left.tokens, right.tokens) == (3 * 3 * left.answer_tokens[0], 3 * right.answer_tokens[0])
@@ -137,24 +160,50 @@ def test_rollouts_of_a_problem_share_what_they_share(tokenizer, trace):
 
 def test_an_unparseable_gold_is_unknown_and_a_timeout_does_not_count(tokenizer, trace, monkeypatch):
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
-    [unknown] = MetaProver(sampler, tokenizer, "answer", samples=2).success_probabilities(
-        [Trace(trace.token_ids, trace.cuts, "")]
+    [unknown] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities(
+        [Trace(trace.token_ids, trace.prefix_ends, "")]
     )
     assert np.isnan(unknown.success_probability).all()
 
-    from mrt_plugin.grading import Outcome
-
-    outcomes = [Outcome.RIGHT, Outcome.TIMED_OUT, Outcome.WRONG, Outcome.TIMED_OUT]
-    monkeypatch.setattr("mrt_plugin.meta_prover.grade", lambda answers, golds: outcomes[: len(answers)])
-    start = Trace(trace.token_ids[: trace.cuts[0]], trace.cuts[:1], "5")
-    [measurement] = MetaProver(sampler, tokenizer, "answer", samples=4).success_probabilities([start])
+    verdicts = [Verdict.RIGHT, Verdict.TIMED_OUT, Verdict.WRONG, Verdict.TIMED_OUT]
+    monkeypatch.setattr("mrt_plugin.meta_prover.grade", lambda answers, golds: verdicts[: len(answers)])
+    start = Trace(trace.token_ids[: trace.prefix_ends[0]], trace.prefix_ends[:1], "5")
+    [measurement] = MetaProver(sampler, SampledAnswers(4, SETTINGS), "answer").success_probabilities([start])
     assert measurement.success_probability.tolist() == [0.5]
     assert measurement.timeouts == 2
 
 
+def test_where_there_is_no_room_for_an_answer_nothing_is_known_and_nobody_is_punished(tokenizer, trace):
+    """An empty group of answers, as engines used to give, would have been J = 0: a loss of 1 in the last episode."""
+    sampler = Sampler(tokenizer, lambda text, n: None if "works" in text else ["5}"] * n)
+    [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities([trace])
+    answer = len(tokenize(tokenizer, "5}"))
+    np.testing.assert_equal(measurement.success_probability, [1.0, 1.0, np.nan])
+    np.testing.assert_equal(measurement.answer_tokens, [answer, answer, np.nan])
+    assert (measurement.unanswered, measurement.tokens, measurement.answers[2]) == (1, 4 * answer, ())
+    np.testing.assert_equal(progress(measurement.success_probability), [0.0, np.nan])  # which is no credit
+    assert progress([1.0, 1.0, 0.0]).tolist() == [0.0, -1.0]
+
+
+def test_an_answer_that_was_cut_is_not_kept_whatever_its_length(tokenizer, trace):
+    class Cutting(Sampler):
+        def completion(self, text, most):
+            return Completion(tokenize(tokenizer, text), ended="ends" in text)
+
+    sampler = Cutting(tokenizer, lambda text, n: ["5} goes on", "5} ends"])
+    [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities([trace])
+    assert [measurement.right_answer(j).rpartition("}")[2] for j in range(3)] == [" ends"] * 3
+
+
+def test_likelihood_needs_a_sampler_that_scores(tokenizer):
+    sampler = Sampler(tokenizer, None)
+    with pytest.raises(ValueError, match="likelihood needs log-probabilities, which Sampler does not give"):
+        MetaProver(sampler, GoldLikelihood(), "answer")
+
+
 def test_no_traces_no_call(tokenizer):
     sampler = Sampler(tokenizer, lambda text, n: ["5}"] * n)
-    assert MetaProver(sampler, tokenizer).success_probabilities([]) == []
+    assert MetaProver(sampler, SampledAnswers(4, SETTINGS), "answer").success_probabilities([]) == []
 
 
 def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer, trace):
@@ -162,11 +211,11 @@ def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer
     model = tiny_model(tokenizer, initializer_range=0.05)
     sampler = PolicySampler(model, tokenizer)
     target = tokenize(tokenizer, "5}")
-    prompt = Prompt(trace.token_ids, trace.cuts[0], tokenize(tokenizer, TERMINATIONS["answer"]))
+    prompt = Prompt(trace.token_ids, trace.prefix_ends[0], tokenize(tokenizer, TERMINATIONS["answer"]))
     _make_likely(model, prompt.token_ids, target)
-    [likelihood] = MetaProver(sampler, tokenizer, "answer", "likelihood").success_probabilities([trace])
+    [likelihood] = MetaProver(sampler, GoldLikelihood(), "answer").success_probabilities([trace])
     [draws] = sampler.sample([prompt], 4000, SamplingSettings(len(target), seed=0))
-    share = np.mean([draw[: len(target)] == target for draw in draws])
+    share = np.mean([draw.token_ids == target for draw in draws])
     assert 0.2 < share < 0.8
     assert likelihood.success_probability[0] == pytest.approx(share, abs=0.03)
     assert likelihood.samples == 0
@@ -175,8 +224,8 @@ def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer
 
 def test_likelihood_of_an_unparseable_gold_is_unknown(tokenizer, model, trace):
     sampler = PolicySampler(model, tokenizer)
-    unknown = Trace(trace.token_ids, trace.cuts, "")
-    measured = MetaProver(sampler, tokenizer, "answer", "likelihood").success_probabilities([unknown, trace])
+    unknown = Trace(trace.token_ids, trace.prefix_ends, "")
+    measured = MetaProver(sampler, GoldLikelihood(), "answer").success_probabilities([unknown, trace])
     assert [np.isnan(m.success_probability).all() for m in measured] == [True, False]
 
 
@@ -194,23 +243,23 @@ def _make_likely(model, token_ids, target):
         optimizer.step()
 
 
-def test_likelihood_needs_a_termination_that_ends_at_the_answer(tokenizer):
+def test_likelihood_needs_a_termination_that_ends_at_the_answer():
     with pytest.raises(ValueError, match="mrt_termination: answer"):
-        MetaProver(None, tokenizer, "explain", "likelihood")
+        check_termination("explain", "likelihood")
 
 
 @pytest.mark.parametrize("termination", ["anwser", ""])
-def test_a_termination_has_to_end_the_thinking(tokenizer, termination):
+def test_a_termination_has_to_end_the_thinking(termination):
     with pytest.raises(ValueError, match="</think>"):
-        MetaProver(None, tokenizer, termination)
+        check_termination(termination)
 
 
 def test_sentencepiece_like_tokens_are_kept_as_they_are():
     tokenizer = byte_fallback_tokenizer()
     completion_ids = tokenize(tokenizer, FIRST + SECOND)
-    trace = segment(tokenizer, tokenize(tokenizer, "Find x.<think>\n"), completion_ids, "5", 6)
-    assert trace.token_ids[trace.cuts[0] :] == completion_ids
-    assert decode(tokenizer, trace.token_ids[trace.cuts[0] : trace.cuts[1]]) == FIRST
+    trace = segment(tokenizer, tokenize(tokenizer, "Find x.<think>\n"), completion_ids, "5", 6, CUES)
+    assert trace.token_ids[trace.prefix_ends[0] :] == completion_ids
+    assert decode(tokenizer, trace.token_ids[trace.prefix_ends[0] : trace.prefix_ends[1]]) == FIRST
 
 
 @pytest.mark.parametrize(
@@ -231,8 +280,8 @@ def test_a_stop_with_its_own_line_break_loses_no_character():
     """Of a token that holds a full stop and the blank line behind it, the full stop is written again."""
     joined = byte_level_tokenizer()
     joined.add_tokens(AddedToken(".\n\n", special=False, normalized=False))
-    trace = segment(joined, tokenize(joined, PROMPT), tokenize(joined, FIRST + SECOND), "5", 6)
+    trace = segment(joined, tokenize(joined, PROMPT), tokenize(joined, FIRST + SECOND), "5", 6, CUES)
     for j, text in enumerate(["", FIRST.rstrip(), (FIRST + SECOND).rstrip()]):
         cut, suffix = stop_after(joined, trace, j, "\nEnough.")
         assert decode(joined, [*trace.token_ids[:cut], *suffix]).endswith(f"<think>\n{text}\nEnough.")
-    assert stop_after(joined, trace, 1, "Enough.") == (trace.cuts[1], tokenize(joined, "Enough."))
+    assert stop_after(joined, trace, 1, "Enough.") == (trace.prefix_ends[1], tokenize(joined, "Enough."))

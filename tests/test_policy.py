@@ -39,8 +39,8 @@ def test_branches_equal_a_full_prefill_token_for_token(model, tokenizer, prompts
     sampler = PolicySampler(model, tokenizer, max_batch_tokens)
     completions = sampler.sample(prompts, 2, GREEDY)
     expected = [naive_greedy(model, prompt.token_ids, 12, tokenizer.eos_token_id) for prompt in prompts]
-    assert [first for first, _ in completions] == expected
-    assert [second for _, second in completions] == expected
+    assert [first.token_ids for first, _ in completions] == expected
+    assert [second.token_ids for _, second in completions] == expected
     assert len({tuple(tokens) for tokens in expected}) > len(prompts) // 2  # the model does not say one thing always
 
 
@@ -77,7 +77,7 @@ def test_a_seed_repeats_and_leaves_the_global_generator_alone(model, tokenizer):
 
 def test_samples_follow_the_distribution_of_the_model(model, tokenizer):
     [draws] = PolicySampler(model, tokenizer).sample([Prompt([5, 6, 7])], 4000, SamplingSettings(1, seed=0))
-    counts = torch.bincount(torch.tensor([draw[0] for draw in draws]), minlength=len(tokenizer))
+    counts = torch.bincount(torch.tensor([draw.token_ids[0] for draw in draws]), minlength=len(tokenizer))
     expected = model(torch.tensor([[5, 6, 7]])).logits[0, -1].softmax(-1)
     assert (counts / 4000 - expected).abs().max() < 0.03
 
@@ -85,10 +85,12 @@ def test_samples_follow_the_distribution_of_the_model(model, tokenizer):
 def test_completions_end_with_the_first_end_of_sequence(tokenizer):
     model = tiny_model(tokenizer)
     model.generation_config.eos_token_id = list(range(150))  # likely
-    [completions] = PolicySampler(model, tokenizer).sample([Prompt([5])], 50, SamplingSettings(10, seed=0))
+    [completions] = PolicySampler(model, tokenizer).sample([Prompt([5])], 50, SamplingSettings(3, seed=0))
     ends = set(range(150)) | {tokenizer.eos_token_id}
-    assert all(not ends & set(tokens[:-1]) for tokens in completions)
-    assert any(tokens[-1] in ends for tokens in completions)
+    assert all(not ends & set(one.token_ids[:-1]) for one in completions)
+    assert {one.ended for one in completions} == {True, False}
+    assert all(one.ended == (one.token_ids[-1] in ends) for one in completions)
+    assert any(one.ended and len(one.token_ids) == 3 for one in completions)  # with the last token allowed
 
 
 def test_an_empty_prompt_is_refused(model, tokenizer):
@@ -136,7 +138,7 @@ def test_rows_that_have_ended_leave_the_batch(tokenizer):
     [completions] = PolicySampler(model, tokenizer).sample([Prompt([5, 6], 1, [7])], 50, SamplingSettings(10, seed=0))
     decoding = [rows for rows, _ in read[2:]]
     assert decoding == [
-        sum(len(tokens) > written for tokens in completions) for written in range(1, len(decoding) + 1)
+        sum(len(one.token_ids) > written for one in completions) for written in range(1, len(decoding) + 1)
     ]
     assert decoding[-1] < decoding[0] < 50
 
@@ -145,8 +147,8 @@ def test_a_nucleus_leaves_the_rest_out(model, tokenizer):
     [draws] = PolicySampler(model, tokenizer).sample([Prompt([5, 6])], 500, SamplingSettings(1, top_p=0.5, seed=0))
     probabilities, tokens = model(torch.tensor([[5, 6]])).logits[0, -1].softmax(-1).sort(descending=True)
     nucleus = tokens[: int((probabilities.cumsum(0) < 0.5).sum()) + 1].tolist()
-    assert {draw[0] for draw in draws} <= set(nucleus)
-    assert len({draw[0] for draw in draws}) > 1
+    assert {draw.token_ids[0] for draw in draws} <= set(nucleus)
+    assert len({draw.token_ids[0] for draw in draws}) > 1
 
 
 def test_the_models_own_attention_is_back_after_a_call(model, tokenizer):
@@ -158,8 +160,9 @@ def test_the_models_own_attention_is_back_after_a_call(model, tokenizer):
 def test_bfloat16_branches_equal_a_full_prefill(tokenizer, prompts):
     """To within the rounding of logits: the likeliest first token, where it is likeliest by a margin."""
     model = tiny_model(tokenizer).to(torch.bfloat16)
-    first = [tokens[0][0] for tokens in PolicySampler(model, tokenizer).sample(prompts, 1, SamplingSettings(1, 0))]
-    for prompt, token in zip(prompts, first, strict=True):
+    drawn = PolicySampler(model, tokenizer).sample(prompts, 1, SamplingSettings(1, 0))
+    for prompt, [first] in zip(prompts, drawn, strict=True):
+        [token] = first.token_ids
         logits = model(torch.tensor([prompt.token_ids])).logits[0, -1].float()
         assert logits[token] >= logits.max() - 0.1
 

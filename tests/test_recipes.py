@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from trl import SFTTrainer
 
 from mrt_plugin import MRTTrainer
-from mrt_plugin.grading import Outcome
+from mrt_plugin.grading import Verdict
 from mrt_plugin.meta_prover import check_termination
 from mrt_plugin.upstream.version import TRL_1
 
@@ -99,7 +99,7 @@ def test_every_recipe_trains(path, tmp_path, model_path, folder, monkeypatch):
             run(path, tmp_path, folder("problems"), model_name_or_path=model_path)
         return
     # A random model earns nothing, and then nothing changes; so every other answer is right.
-    verdicts = cycle([Outcome.RIGHT, Outcome.WRONG])
+    verdicts = cycle([Verdict.RIGHT, Verdict.WRONG])
     monkeypatch.setattr("mrt_plugin.rewards.grade", lambda answers, golds: [next(verdicts) for _ in answers])
     group = fields(path).get("num_generations", 4)
     sizes = SMALL | {"num_generations": group, "per_device_train_batch_size": group}

@@ -4,8 +4,9 @@ import pickle
 import pytest
 
 from mrt_plugin import MRTArguments, mrt_accuracy, mrt_length_penalty, mrt_progress
-from mrt_plugin.credit import rewards_for
-from mrt_plugin.grading import Outcome
+from mrt_plugin.credit import CREDITS
+from mrt_plugin.grading import Verdict
+from mrt_plugin.settings import rewards_for
 
 
 RIGHT, WRONG, NONE = "Hm.\n</think>\n\\boxed{5}", "Hm.\n</think>\n\\boxed{4}", "Hm.\n</think>\nNo idea."
@@ -23,8 +24,8 @@ def test_accuracy(wrap):
 
 def test_accuracy_skips_what_cannot_be_judged(monkeypatch):
     assert mrt_accuracy([RIGHT], [""]) == [None]
-    outcomes = [Outcome.TIMED_OUT, Outcome.RIGHT, Outcome.NO_ANSWER]
-    monkeypatch.setattr("mrt_plugin.rewards.grade", lambda answers, golds: outcomes)
+    verdicts = [Verdict.TIMED_OUT, Verdict.RIGHT, Verdict.NO_ANSWER]
+    monkeypatch.setattr("mrt_plugin.rewards.grade", lambda answers, golds: verdicts)
     logged = {}
     assert mrt_accuracy([RIGHT] * 3, ["5"] * 3, log_metric=logged.__setitem__) == [None, 1.0, 0.0]
     assert logged == {"rewards/mrt_accuracy/timeouts": 1.0}
@@ -88,7 +89,7 @@ def test_rewards_are_picklable_and_named(reward):
 
 
 def test_the_weight_of_the_length_penalty_is_bound():
-    [reward], _ = rewards_for("none", [mrt_length_penalty], None, MRTArguments(mrt_length_alpha=0.4))
+    [reward], _ = rewards_for(CREDITS["none"], [mrt_length_penalty], None, MRTArguments(mrt_length_alpha=0.4))
     assert reward.__name__ == "mrt_length_penalty"
     copy = pickle.loads(pickle.dumps(reward))
     assert copy(prompts=["a"], completions=[RIGHT], completion_ids=[[0]], solution=["5"]) == [pytest.approx(0.8)]

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from test_meta_prover import Sampler
+from test_meta_prover import SETTINGS, Sampler
 
 from mrt_plugin.engines.sampling import SamplingSettings
-from mrt_plugin.meta_prover import MetaProver
+from mrt_plugin.episodes import CUES
+from mrt_plugin.meta_prover import MetaProver, SampledAnswers
 from mrt_plugin.progress import normalized_regret, released_regret
 from mrt_plugin.rollouts import Rollout, curve, regret_at, roll_out
 from mrt_plugin.tokens import tokenize
@@ -19,8 +20,10 @@ def test_roll_out_measures_what_was_written(tokenizer):
             return [FIRST + SECOND + "</think>\n\n\\boxed{5}"]
         return ["5}"] * (n if "works" in text else n // 2) + ["4}"] * (0 if "works" in text else n // 2)
 
-    meta_prover = MetaProver(Sampler(tokenizer, rule), tokenizer, "answer", samples=2)
-    [rollout] = roll_out(meta_prover, [tokenize(tokenizer, PROMPT)], ["5"], SamplingSettings(50))
+    meta_prover = MetaProver(Sampler(tokenizer, rule), SampledAnswers(2, SETTINGS), "answer")
+    [rollout] = roll_out(
+        meta_prover, [tokenize(tokenizer, PROMPT)], ["5"], SamplingSettings(50), episodes=6, cues=CUES
+    )
     first, both = (len(tokenize(tokenizer, text)) for text in (FIRST, FIRST + SECOND))
     answer = len(tokenize(tokenizer, "5}"))
     assert rollout.success_probability == [0.5, 0.5, 1.0]
@@ -28,10 +31,25 @@ def test_roll_out_measures_what_was_written(tokenizer):
 
 
 def test_problems_without_a_parseable_gold_are_left_out(tokenizer):
-    meta_prover = MetaProver(Sampler(tokenizer, lambda text, n: ["5}"] * n), tokenizer, "answer")
+    meta_prover = MetaProver(Sampler(tokenizer, lambda text, n: ["5}"] * n), SampledAnswers(2, SETTINGS), "answer")
     prompt_ids = tokenize(tokenizer, PROMPT)
-    rollouts = roll_out(meta_prover, [prompt_ids] * 2, ["", "5"], SamplingSettings(50))
-    assert [rollout.problem for rollout in rollouts] == [1]
+    rollouts = roll_out(meta_prover, [prompt_ids] * 2, ["", "5"], SamplingSettings(50), episodes=6, cues=CUES)
+    assert [rollout.problem_id for rollout in rollouts] == [1]
+
+
+def test_where_there_is_no_room_the_curve_holds_what_is_known(tokenizer):
+    def rule(text, n):
+        if text.endswith("<think>\n"):
+            return None if "y" in text else [FIRST + SECOND + "</think>\n\n\\boxed{5}"]
+        return None if "works" in text else ["5}", "4}"]
+
+    meta_prover = MetaProver(Sampler(tokenizer, rule), SampledAnswers(2, SETTINGS), "answer")
+    prompts = [tokenize(tokenizer, text) for text in (PROMPT.replace("x", "y"), PROMPT)]
+    [rollout] = roll_out(meta_prover, prompts, ["5", "5"], SamplingSettings(50), episodes=6, cues=CUES)
+    assert rollout.problem_id == 1
+    values, tokens = curve(rollout)
+    assert values.tolist() == [0.5, 0.5, 0.5]
+    assert tokens[2] == len(tokenize(tokenizer, FIRST + SECOND))
 
 
 def test_means_are_over_problems_then_traces():

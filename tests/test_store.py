@@ -167,9 +167,9 @@ def test_doubled_problems_are_refused(folder):
     with opened(folder) as store:
         store.write([row("a", 0.5)], {"a": None, "b": "no answer"})
     with opened(folder) as store:
-        for rows, outcome in [([row("a", 0.5)], {"a": None, "c": "x"}), ([], {"b": "no answer", "d": "x"})]:
+        for rows, finished in [([row("a", 0.5)], {"a": None, "c": "x"}), ([], {"b": "no answer", "d": "x"})]:
             with pytest.raises(ValueError, match="finished already"):
-                store.write(rows, outcome)
+                store.write(rows, finished)
         store.write([row("c", 0.5)], {"c": None})
         with pytest.raises(ValueError, match="problems c are finished already"):
             store.write([row("c", 0.5)], {"c": None})
@@ -216,7 +216,7 @@ def test_a_damaged_file_is_named(folder):
 
 
 @pytest.mark.parametrize(
-    ("rows", "outcome"),
+    ("rows", "finished"),
     [
         ([row("b", 0.5)], {"a": None}),  # a row of no problem of the batch
         ([row("a", 0.5)], {"a": "no answer"}),  # a row of a dropped problem
@@ -225,10 +225,10 @@ def test_a_damaged_file_is_named(folder):
         ([{"problem_id": "a"}], {"a": None}),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(folder, rows, outcome):
+def test_rows_that_do_not_fit_are_refused(folder, rows, finished):
     with opened(folder) as store:
         with pytest.raises(ValueError, match="without rows|needs the columns"):
-            store.write(rows, outcome)
+            store.write(rows, finished)
         assert store.finished() == {}
     assert files(folder) == []
 
@@ -374,9 +374,9 @@ with RowStore(folder, schema, {"samples": 2}) as store:
     todo = [str(problem) for problem in range(problems) if str(problem) not in finished]
     random.Random(len(todo)).shuffle(todo)  # other batches after every resume
     for start in range(0, len(todo), batch):
-        outcome = {problem: "dropped" if int(problem) % 3 == 0 else None for problem in todo[start : start + batch]}
-        rows = [{"problem_id": p, "sample": s} for p in outcome for s in (0, 1) if outcome[p] is None]
-        store.write(rows, outcome)
+        finished = {problem: "dropped" if int(problem) % 3 == 0 else None for problem in todo[start : start + batch]}
+        rows = [{"problem_id": p, "sample": s} for p in finished for s in (0, 1) if finished[p] is None]
+        store.write(rows, finished)
         print("batch", flush=True)
     store.finish("Prefixes", "")
 """

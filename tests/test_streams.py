@@ -5,8 +5,9 @@ from test_meta_prover import Sampler
 
 from mrt_plugin.analysis.streams import EXTENSION_CUES, extend, linearize
 from mrt_plugin.analysis.votes import votes
-from mrt_plugin.engines.sampling import SamplingSettings
-from mrt_plugin.grading import Outcome, grade
+from mrt_plugin.engines.sampling import Completion, SamplingSettings
+from mrt_plugin.episodes import CUES
+from mrt_plugin.grading import Verdict, grade
 from mrt_plugin.tokens import decode, tokenize
 from mrt_plugin.traces import segment
 
@@ -18,16 +19,16 @@ THINKING = "Try x = 2.\n\nNot 5.\n"
 @pytest.fixture
 def trace(tokenizer):
     ids = tokenize(tokenizer, THINKING + "</think>\n\n\\boxed{5}")
-    return segment(tokenizer, tokenize(tokenizer, PROMPT), ids, "5", episodes=6)
+    return segment(tokenizer, tokenize(tokenizer, PROMPT), ids, "5", 6, CUES)
 
 
 def extended(tokenizer, trace, written, extensions, most=100):
     """The text after each measured extension, by a policy that always writes the same."""
     sampler = Sampler(tokenizer, lambda text, n: [written])
     settings = SamplingSettings(most, seed=7)
-    [longer] = extend(sampler, tokenizer, [trace], extensions, settings)
+    [longer] = extend(sampler, [trace], extensions, settings)
     assert [call[2].seed for call in sampler.calls] == [7 + i for i in range(extensions)]
-    return [decode(tokenizer, longer.token_ids[:cut]) for cut in longer.cuts], longer
+    return [decode(tokenizer, longer.token_ids[:cut]) for cut in longer.prefix_ends], longer
 
 
 def test_extensions_think_on_to_the_next_closing_tag_and_are_measured_every_second_time(tokenizer, trace):
@@ -36,7 +37,7 @@ def test_extensions_think_on_to_the_next_closing_tag_and_are_measured_every_seco
     begun = PROMPT + THINKING
     assert texts == [begun + "\n" + "\n".join(after[:2]), begun + "\n" + "\n".join(after)]
     assert longer.solution == "5"
-    stripped = [decode(tokenizer, longer.token_ids[:end]) for end in longer.ends]
+    stripped = [decode(tokenizer, longer.token_ids[:end]) for end in longer.credit_ends]
     assert stripped == [text.rstrip() for text in texts]
 
 
@@ -52,14 +53,12 @@ def test_of_an_extension_that_was_cut_the_last_paragraph_is_dropped(tokenizer, t
 
 def test_an_extension_that_ends_without_a_tag_is_kept_without_the_end(tokenizer, trace):
     class Ending(Sampler):
-        def sample(self, prompts, n, settings):
-            return [
-                [[*ids, tokenizer.eos_token_id] for ids in group] for group in super().sample(prompts, n, settings)
-            ]
+        def completion(self, text, most):
+            return Completion([*tokenize(tokenizer, text), tokenizer.eos_token_id], ended=True)
 
     sampler = Ending(tokenizer, lambda text, n: [" it works."])
-    [longer] = extend(sampler, tokenizer, [trace], 2, SamplingSettings(100))
-    assert tokenizer.eos_token_id not in longer.token_ids[trace.cuts[0] :]
+    [longer] = extend(sampler, [trace], 2, SamplingSettings(len(tokenize(tokenizer, " it works.")) + 1))
+    assert tokenizer.eos_token_id not in longer.token_ids[trace.prefix_ends[0] :]
     assert decode(tokenizer, longer.token_ids).endswith("Wait it works.\nBut wait it works.")
 
 
@@ -70,14 +69,25 @@ def test_linearized_attempts_see_the_prompt_and_the_last_ones(tokenizer):
         seen.append(text)
         return [f"try {len(seen)}."]
 
-    prompt, first = tokenize(tokenizer, "Find x."), [*tokenize(tokenizer, "try 0."), tokenizer.eos_token_id]
-    [stream] = linearize(Sampler(tokenizer, rule), tokenizer, [prompt], [first], 4, 2, "Wait", SamplingSettings(9))
-    assert [decode(tokenizer, attempt) for attempt in stream] == ["try 0.", "try 1.", "try 2.", "try 3."]
+    prompt = tokenize(tokenizer, "Find x.")
+    first = Completion([*tokenize(tokenizer, "try 0."), tokenizer.eos_token_id], ended=True)
+    [stream] = linearize(Sampler(tokenizer, rule), [prompt], [first], 4, 2, "Wait", SamplingSettings(9))
+    assert [decode(tokenizer, attempt.token_ids) for attempt in stream] == ["try 0.", "try 1.", "try 2.", "try 3."]
     assert seen == [
         "Find x.try 0.\n\nWait",
         "Find x.try 0.\n\nWaittry 1.\n\nWait",
         "Find x.try 1.\n\nWaittry 2.\n\nWait",  # the first has left the window
     ]
+
+
+def test_without_room_a_thinking_stays_as_it_is_and_an_attempt_is_empty(tokenizer, trace):
+    sampler = Sampler(tokenizer, lambda text, n: None if "so." in text else [" so.\n</think>"])
+    [longer] = extend(sampler, [trace], 4, SamplingSettings(100))
+    texts = [decode(tokenizer, longer.token_ids[:cut]) for cut in longer.prefix_ends]
+    assert texts == [PROMPT + THINKING + "\nWait so.\n"] * 2
+    first = Completion(tokenize(tokenizer, "try 0."), ended=True)
+    [stream] = linearize(Sampler(tokenizer, lambda text, n: None), [[5]], [first], 2, 1, "Wait", SamplingSettings(9))
+    assert stream == [first, Completion([], ended=False)]
 
 
 def test_votes_are_one_for_each_answer_and_right_ones_are_zero():
@@ -90,7 +100,7 @@ def test_votes_are_one_for_each_answer_and_right_ones_are_zero():
         r"\boxed{x+1}",
         r"\boxed{5}",
     ]
-    outcomes = grade(answers, ["5"] * len(answers))
-    assert votes(answers, outcomes) == [1, 2, None, 1, 2, 3, 0]
-    assert votes([answers[0]], [Outcome.TIMED_OUT]) == [None]
+    verdicts = grade(answers, ["5"] * len(answers))
+    assert votes(answers, verdicts) == [1, 2, None, 1, 2, 3, 0]
+    assert votes([answers[0]], [Verdict.TIMED_OUT]) == [None]
     assert votes([], []) == []

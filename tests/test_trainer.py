@@ -19,6 +19,7 @@ import mrt_plugin.starts
 import mrt_plugin.trainer
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.credit import CREDITS, token_progress
+from mrt_plugin.engines.sampling import Completion
 from mrt_plugin.meta_prover import TERMINATIONS
 from mrt_plugin.starts import Prefix, starting_points
 from mrt_plugin.tokens import decode
@@ -49,6 +50,8 @@ HALF_OF_DENSE = replace(CREDITS["dense"], advantages=lambda step: CREDITS["dense
 class ScriptedSampler:
     """Answers rightly as often as `SUCCESS` says, out of four."""
 
+    max_length, scores = None, False
+
     def __init__(self, policy, tokenizer):
         self.tokenizer = tokenizer
 
@@ -62,7 +65,7 @@ class ScriptedSampler:
                 written = ["5}"] * right + ["3}"] * (n - right)
             else:
                 written = [FIRST + SECOND + IDLE + ANSWER.format(5)] * n
-            completions.append([self.tokenizer(answer)["input_ids"] for answer in written])
+            completions.append([Completion(self.tokenizer(answer)["input_ids"], ended=True) for answer in written])
         return completions
 
 

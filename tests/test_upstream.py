@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_trainer import ANSWER, FIRST, SECOND, build, dataset, step_inputs
 
-import mrt_plugin.upstream.trainer
+import mrt_plugin.upstream.version
 from mrt_plugin.upstream.version import TRL_1
 
 
@@ -79,4 +79,4 @@ def test_an_unknown_trl_is_refused(monkeypatch):
 
     monkeypatch.setattr("trl.__version__", "0.21.0")
     with pytest.raises(ImportError, match=r"trl 0.18, Open-R1's pin; this is 0.21.0"):
-        importlib.reload(mrt_plugin.upstream.trainer)
+        importlib.reload(mrt_plugin.upstream.version)

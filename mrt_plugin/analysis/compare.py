@@ -12,6 +12,13 @@ from ..rollouts import VARIANTS
 from .runs import RESAMPLES, Run, estimate, load_runs, markdown
 
 
+LEVELS = (0.5, 0.75, 0.9)
+"""Shares of right answers for which the tokens are compared: maj@k tells runs apart no more where both reach 1."""
+
+BUDGETS = 200
+"""Most budgets at which the share of right answers is looked up."""
+
+
 def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[str, str]]:
     """
     The table of differences, `after` less `before`, with intervals of a bootstrap over problems, which draws both runs
@@ -20,8 +27,7 @@ def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[s
     Args:
         before, after ([`~mrt_plugin.analysis.runs.Run`]):
             Of the same problems.
-        variant (`str`, *optional*, defaults to `"definition"`):
-            Of regret, as in [`~mrt_plugin.rollouts.regret_at`].
+        variant (`str`, *optional*, defaults to `"definition"`): Of regret, as in [`~mrt_plugin.rollouts.regret_at`].
 
     Returns:
         `list[dict[str, str]]`:
@@ -47,7 +53,7 @@ def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[s
                 after.name: f"{new.mean():.{digits}f}",
                 "difference": f"{difference.mean:+.{digits}f}",
                 "95% interval": f"[{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]",
-                "": verdict(*sorted([better * difference.low, better * difference.high]), nothing=0.0),
+                "": significance(*sorted([better * difference.low, better * difference.high]), nothing=0.0),
             }
         )
     if votes > 1:
@@ -59,10 +65,52 @@ def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[s
                 "measure": f"times fewer tokens for maj@k of {target:.3f}",
                 "difference": f"{ratio.mean:.2f}",
                 "95% interval": f"[{ratio.low:.2f}, {ratio.high:.2f}]",
-                "": verdict(ratio.low, ratio.high, nothing=1.0),
+                "": significance(ratio.low, ratio.high, nothing=1.0),
             }
         )
+    return rows + _levels(before, after)
+
+
+def _levels(before: Run, after: Run) -> list[dict[str, str]]:
+    """A row for each level that one of the runs comes to, with the tokens that it takes."""
+    lengths = [rollout.tokens for run in (before, after) for rollout in run.rollouts]
+    budgets = np.unique(np.quantile(lengths, np.linspace(0, 1, BUDGETS), method="higher"))
+    right = np.stack([[run.pass_at_1(budget) for budget in budgets] for run in (before, after)]).transpose(2, 0, 1)
+
+    def tokens(drawn: np.ndarray, level: float) -> np.ndarray:
+        return np.array([tokens_to_be_right(budgets, curve, level) for curve in drawn.mean(axis=0)])
+
+    rows = []
+    for level in LEVELS:
+        old, new = tokens(right, level)
+        row = {"measure": f"tokens to be right in {level}"}
+        row |= {run.name: f"{value:.0f}" for run, value in ((before, old), (after, new)) if np.isfinite(value)}
+        if np.isfinite([old, new]).all():  # a draw of problems that does not come to it takes the whole budget
+            difference = estimate(
+                right, lambda drawn, level=level: np.subtract(*np.minimum(tokens(drawn, level), before.trained)[::-1])
+            )
+            row["difference"] = f"{difference.mean:+.0f}"
+            row["95% interval"] = f"[{difference.low:+.0f}, {difference.high:+.0f}]"
+            row[""] = significance(-difference.high, -difference.low, nothing=0.0)
+        elif len(row) > 1:
+            row[""] = f"only {(before if np.isfinite(old) else after).name} comes to it"
+        rows += [row] if len(row) > 1 else []
     return rows
+
+
+def tokens_to_be_right(budgets: Sequence[float], accuracy: Sequence[float], level: float) -> float:
+    """
+    The least of some budgets within which the share of right answers comes to a level; infinite where none is enough.
+
+    ```python
+    >>> tokens_to_be_right([100, 200, 300], [0.25, 0.75, 0.95], 0.9)
+    300.0
+    >>> tokens_to_be_right([100, 200, 300], [0.25, 0.75, 0.85], 0.9)
+    inf
+
+    ```
+    """
+    return float(next((budget for budget, right in zip(budgets, accuracy, strict=True) if right >= level), np.inf))
 
 
 def token_ratio(
@@ -94,7 +142,7 @@ def _tokens_to(target: float, tokens: Sequence[float], accuracy: Sequence[float]
     return float(tokens[first - 1] + share * (tokens[first] - tokens[first - 1]))
 
 
-def verdict(low: float, high: float, nothing: float) -> str:
+def significance(low: float, high: float, nothing: float) -> str:
     """What an interval says, where more is better."""
     if np.isnan(low):
         return "one problem: no interval"

@@ -10,57 +10,33 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
-from ..engines.sampling import Prompt
+from ..engines.sampling import Completion, Sampler
 from ..episodes import CLOSE, split_answer
-from ..grading import Outcome, grade
+from ..grading import Verdict, grade
 from ..jobs.arguments import JobArguments
-from ..jobs.batch import rollout_settings
+from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
-from ..jobs.problems import Policy, Problem, usable
-from ..meta_prover import Answer, check_termination, meta_prover
+from ..jobs.problems import Problem
+from ..meta_prover import Answer, build_meta_prover, check_termination
 from ..rollouts import spent_tokens
 from ..steps import GO_BACK
 from ..tokens import decode, tokenize
-from ..traces import opening_ids, segment
-from .runs import load_run, markdown, results, summary
+from ..traces import opens_thinking, segment
+from .runs import SCHEMA, load_run, markdown, results, summary
 from .streams import MEASURED_EVERY, extend, linearize
 from .votes import votes
 
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = pa.schema(
-    {
-        "problem_id": pa.string(),
-        "stream": pa.int64(),  # which of the problem's rollouts
-        "attempt": pa.int64(),  # which attempt of it, in linearized search
-        "problem": pa.string(),
-        "solution": pa.string(),
-        "completion": pa.string(),
-        "prompt_tokens": pa.int64(),
-        "tokens": pa.int64(),  # of the completion
-        "ended": pa.bool_(),  # within max_completion_length
-        "right": pa.bool_(),
-        "timed_out": pa.bool_(),  # the grader, over its answer
-        "vote": pa.int64(),  # 0: the gold answer; null: no answer
-        "success_probability": pa.list_(pa.float64()),  # J after 0, ..., G episodes
-        "prefix_tokens": pa.list_(pa.float64()),  # with the mean length of the answers
-        "prefix_votes": pa.list_(pa.list_(pa.int64())),
-        "answer_tokens": pa.list_(pa.float64()),
-        "extension_success": pa.list_(pa.float64()),  # J after 2, 4, ... extensions
-        "extension_tokens": pa.list_(pa.float64()),
-    }
-)
-
-
-UNMEASURED = dict.fromkeys(
-    ["success_probability", "prefix_tokens", "prefix_votes", "answer_tokens", "extension_success", "extension_tokens"]
-)
+UNMEASURED = dict.fromkeys(column.name for column in SCHEMA if pa.types.is_list(column.type))
+"""The columns of a rollout whose prefixes were not measured."""
 
 
 @dataclass
@@ -83,8 +59,7 @@ class EvaluationArguments(JobArguments):
     )
     extension_tokens: int = field(default=2048, metadata={"help": "Most tokens of an extension. The paper: 2048."})
     attempts: int = field(
-        default=1,
-        metadata={"help": "Linearized search, if above 1: attempts that follow each other in one stream."},
+        default=1, metadata={"help": "Linearized search, if above 1: attempts that follow each other in one stream."}
     )
     window: int = field(
         default=1, metadata={"help": "Linearized search: how many of the last attempts the next one sees."}
@@ -96,7 +71,7 @@ class EvaluationArguments(JobArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("num_generations", "attempts", "window", "extension_tokens"):
+        for name in ("attempts", "window", "extension_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if self.extensions < 0 or self.extensions % MEASURED_EVERY:
@@ -108,86 +83,90 @@ class EvaluationArguments(JobArguments):
 
 
 def build(
-    problems: Sequence[Problem], policy: Policy, seed: int, args: EvaluationArguments, mrt_args: MetaProverArguments
+    problems: Sequence[Problem], sampler: Sampler, seed: int, args: EvaluationArguments, mrt_args: MetaProverArguments
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Rollouts of a benchmark, graded; `vote` 0 stands for the gold answer, other numbers for other answers."""
-    tokenizer, settings = policy.tokenizer, rollout_settings(args, seed)
-    prompts, outcome = usable(problems, policy, _room(args, mrt_args, tokenizer))
-    drawn = policy.sampler.sample([Prompt(ids) for ids in prompts.values()], args.num_generations, settings)
-    streams = [  # problem, its prompt, which stream, first attempt
-        (problem, prompt_ids, stream, token_ids)
-        for (problem, prompt_ids), group in zip(prompts.items(), drawn, strict=True)
-        for stream, token_ids in enumerate(group)
+    tokenizer = sampler.tokenizer
+    drawn, dropped = draw(problems, sampler, seed, args, _room_behind(args, mrt_args, tokenizer))
+    streams = [
+        Stream(problem, prompt_ids, index, first)
+        for problem, (prompt_ids, completions) in drawn.items()
+        for index, first in enumerate(completions)
     ]
-    starts, firsts = [prompt_ids for _, prompt_ids, _, _ in streams], [token_ids for *_, token_ids in streams]
-    attempts = linearize(
-        policy.sampler, tokenizer, starts, firsts, args.attempts, args.window, args.continuation, settings
-    )
+    starts, firsts = [stream.prompt_ids for stream in streams], [stream.first for stream in streams]
+    settings = rollout_settings(args, seed)
+    attempts = linearize(sampler, starts, firsts, args.attempts, args.window, args.continuation, settings)
     rows = [
         {
-            "problem_id": problem.id,
-            "stream": stream,
+            "problem_id": stream.problem.id,
+            "stream": stream.index,
             "attempt": attempt,
-            "problem": problem.text,
-            "solution": problem.solution,
-            "completion": decode(tokenizer, token_ids),
-            "prompt_tokens": len(prompt_ids),
-            "tokens": len(token_ids),
-            "ended": len(token_ids) < args.max_completion_length,
+            "problem": stream.problem.text,
+            "solution": stream.problem.solution,
+            "completion": decode(tokenizer, completion.token_ids),
+            "prompt_tokens": len(stream.prompt_ids),
+            "tokens": len(completion.token_ids),
+            "ended": completion.ended,
         }
-        for (problem, prompt_ids, stream, _), mine in zip(streams, attempts, strict=True)
-        for attempt, token_ids in enumerate(mine)
+        for stream, mine in zip(streams, attempts, strict=True)
+        for attempt, completion in enumerate(mine)
     ]
-    opened = {problem.id: not opening_ids(tokenizer, prompt_ids) for problem, prompt_ids in prompts.items()}
+    opened = {problem.id: opens_thinking(tokenizer, prompt_ids) for problem, (prompt_ids, _) in drawn.items()}
     texts = [split_answer(row["completion"], opened[row["problem_id"]]) for row in rows]
-    outcomes = grade(texts, [row["solution"] for row in rows])
-    measured = _measure(streams, policy, seed, args, mrt_args) if args.regret else [UNMEASURED] * len(rows)
-    for row, verdict, columns in zip(rows, outcomes, measured, strict=True):
-        row |= {"right": verdict is Outcome.RIGHT, "timed_out": verdict is Outcome.TIMED_OUT, **columns}
-    own = [Answer(*graded, True) for graded in zip(texts, outcomes, strict=True)]
+    verdicts = grade(texts, [row["solution"] for row in rows])
+    measured = _measure(streams, sampler, seed, args, mrt_args) if args.regret else [UNMEASURED] * len(rows)
+    for row, verdict, columns in zip(rows, verdicts, measured, strict=True):
+        row |= {"right": verdict is Verdict.RIGHT, "timed_out": verdict is Verdict.TIMED_OUT, **columns}
+    own = [Answer(*graded, True) for graded in zip(texts, verdicts, strict=True)]
     for start in range(0, len(rows), per_problem := args.num_generations * args.attempts):
         _vote(rows[start : start + per_problem], own[start : start + per_problem])
-    return rows, outcome | {problem.id: None for problem in prompts}
+    return rows, dropped | {problem.id: None for problem in drawn}
 
 
-def _measure(streams: list[tuple], policy: Policy, seed: int, args, mrt_args) -> list[dict]:
+class Stream(NamedTuple):
+    """One of a problem's rollouts: its problem, the token ids of its prompt, which it is, and its first attempt."""
+
+    problem: Problem
+    prompt_ids: list[int]
+    index: int
+    first: Completion
+
+
+def _measure(streams: list[Stream], sampler: Sampler, seed: int, args, mrt_args) -> list[dict]:
     """The columns of each stream that say how often it would be right where; `prefix_votes` still are answers."""
-    tokenizer = policy.tokenizer
-    prover = meta_prover(mrt_args, policy.sampler, tokenizer, seed + 1)
+    prover = build_meta_prover(mrt_args, sampler, seed + 1)
+    episodes, cues = mrt_args.mrt_episodes, mrt_args.mrt_cues
     traces = [
-        segment(tokenizer, prompt_ids, token_ids, problem.solution, mrt_args.mrt_episodes)
-        for problem, prompt_ids, _, token_ids in streams
+        segment(sampler.tokenizer, prompt_ids, first.token_ids, problem.solution, episodes, cues)
+        for problem, prompt_ids, _, first in streams
     ]
     columns = [
         {
             "success_probability": measurement.success_probability.tolist(),
-            "prefix_tokens": spent_tokens(trace, measurement, len(prompt_ids)),
+            "prefix_tokens": spent_tokens(trace, measurement, len(stream.prompt_ids)),
             "prefix_votes": measurement.answers,
             "answer_tokens": measurement.answer_tokens.tolist(),
             "extension_success": [],
             "extension_tokens": [],
         }
-        for (_, prompt_ids, _, _), trace, measurement in zip(
-            streams, traces, prover.success_probabilities(traces), strict=True
-        )
+        for stream, trace, measurement in zip(streams, traces, prover.success_probabilities(traces), strict=True)
     ]
     if not args.extensions:
         return columns
     thinking = [index for index, trace in enumerate(traces) if trace.episodes]  # the others have nothing to extend
     settings = replace(rollout_settings(args, seed + 2), max_new_tokens=args.extension_tokens)
-    longer = extend(policy.sampler, tokenizer, [traces[index] for index in thinking], args.extensions, settings)
-    for index, trace, measurement in zip(
-        thinking, longer, prover.success_probabilities(longer, whole=True), strict=True
-    ):
+    longer = extend(sampler, [traces[index] for index in thinking], args.extensions, settings)
+    measured = prover.success_probabilities(longer, whole=True)
+    for index, trace, measurement in zip(thinking, longer, measured, strict=True):
         columns[index]["extension_success"] = measurement.success_probability.tolist()
-        columns[index]["extension_tokens"] = spent_tokens(trace, measurement, len(streams[index][1]))
+        columns[index]["extension_tokens"] = spent_tokens(trace, measurement, len(streams[index].prompt_ids))
     return columns
 
 
 def _vote(rows: list[dict], own: list[Answer]) -> None:
     """Turns the answers to one problem into votes."""
-    forced = [answer for row in rows for at_prefix in row["prefix_votes"] or () for answer in at_prefix]
-    cast = iter(votes([a.text for a in [*own, *forced]], [a.outcome for a in [*own, *forced]]))
+    answers = own + [answer for row in rows for at_prefix in row["prefix_votes"] or () for answer in at_prefix]
+    cast = iter(votes([answer.text for answer in answers], [answer.verdict for answer in answers]))
     for row in rows:
         row["vote"] = next(cast)
     for row in rows:
@@ -195,14 +174,12 @@ def _vote(rows: list[dict], own: list[Answer]) -> None:
             row["prefix_votes"] = [[next(cast) for _ in at_prefix] for at_prefix in row["prefix_votes"]]
 
 
-def _room(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -> int:
-    """Most tokens behind a prompt."""
-    if args.regret:
-        stop = tokenize(tokenizer, check_termination(mrt_args.mrt_termination))
-        longer = args.extensions * (args.extension_tokens + 8)  # and a few for each cue
-        return args.max_completion_length + longer + len(stop) + mrt_args.mrt_answer_tokens
-    seen = min(args.window, args.attempts - 1)
-    return args.max_completion_length * (seen + 1) + seen * (len(tokenize(tokenizer, args.continuation)) + 2)
+def _room_behind(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -> int:
+    """Most tokens behind a first attempt."""
+    if args.regret:  # with a few for each cue
+        return args.extensions * (args.extension_tokens + 8) + answer_room(tokenizer, mrt_args)
+    cue = len(tokenize(tokenizer, args.continuation)) + 2
+    return min(args.window, args.attempts - 1) * (args.max_completion_length + cue)
 
 
 def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:

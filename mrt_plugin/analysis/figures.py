@@ -16,7 +16,9 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ..meta_prover import ESTIMATORS
 from ..progress import majority_curve, pass_at, progress
+from ..rollouts import Rollout
 from .runs import Run, estimate, standard_error
 
 
@@ -25,7 +27,6 @@ DASHES = ["--", "-.", "-", ":", (0, (5, 1, 1, 1)), (0, (1, 1))]
 MARKERS = ["s", "^", "o", "D", "v", "P"]
 SHADES = matplotlib.colors.LinearSegmentedColormap.from_list("episodes", plt.get_cmap("viridis")([0.1, 0.5, 0.85]))
 STYLE = {
-    "figure.figsize": (5.6, 3.8),
     "figure.constrained_layout.use": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -88,19 +89,18 @@ def draw_episodes(runs: Sequence[Run], figure) -> None:
     number of episodes; beside it, pass@k of k answers without any thinking.
     """
     for run, axes in zip(runs, figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], strict=True):
-        counts = Counter(len(rollout.prefix_votes) - 1 for rollout in run.rollouts)
-        episodes = max((count for count in counts if count > 0), key=counts.get)
-        traces = [rollout for rollout in run.rollouts if len(rollout.prefix_votes) - 1 == episodes]
-        samples = len(traces[0].prefix_votes[0])
+        answered = _with_votes(run)
+        [(points, _)] = Counter(len(r.prefix_votes) for r in answered).most_common(1)
+        traces = [r for r in answered if len(r.prefix_votes) == points]
+        episodes, samples = points - 1, len(traces[0].prefix_votes[0])
         votes = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
         shades = plt.get_cmap(SHADES)(np.linspace(0, 1, episodes + 1))
         for j, shade in enumerate(shades):
             answer = np.mean([trace.answer_tokens[j] for trace in traces])
             written = np.mean([trace.prefix_tokens[j] for trace in traces]) - answer
             maj = np.mean([majority_curve(trace.prefix_votes[j], 0) for trace in traces], axis=0)
-            axes.plot(
-                [written + p * answer for p in votes], [maj[p - 1] for p in votes], "-o", color=shade, markersize=3
-            )
+            spent = [written + p * answer for p in votes]
+            axes.plot(spent, [maj[p - 1] for p in votes], "-o", color=shade, markersize=3)
         direct = np.mean([[pass_at(k, t.prefix_votes[0].count(0), samples) for k in votes] for t in traces], axis=0)
         answer = np.mean([trace.answer_tokens[0] for trace in traces])
         axes.plot([k * answer for k in votes], direct, "--s", color="#D55E00", markersize=4, label="direct pass@k")
@@ -117,7 +117,8 @@ def draw_episodes(runs: Sequence[Run], figure) -> None:
 def draw_progress(runs: Sequence[Run], figure) -> None:
     """How much each episode added to the chance of success: share of the episodes by their progress."""
     axes = figure.subplots()
-    steps = runs[0].settings["mrt_samples"] if runs[0].settings["mrt_estimator"] == "sample" else 10
+    drawn = ESTIMATORS[runs[0].settings["mrt_estimator"]].draws_answers
+    steps = runs[0].settings["mrt_samples"] if drawn else 10
     edges = (np.arange(-steps, steps + 2) - 0.5) / steps  # J is a multiple of 1 / samples
     for run, look in _looks(runs):
         gains = np.concatenate([progress(r.success_probability) for r in run.rollouts])
@@ -157,15 +158,11 @@ def draw_training(runs: Sequence[Run], figure) -> None:
 def training_lengths(run: Run) -> list[tuple[int, float]]:
     """Steps and mean lengths from the `trainer_state.json` of the run's model, or of its last checkpoint."""
     model = Path(str(run.settings["model_name_or_path"]))
-    states = [model / "trainer_state.json", *sorted(model.glob("checkpoint-*/trainer_state.json"), key=_step)[-1:]]
-    history = next((json.loads(state.read_text())["log_history"] for state in states if state.exists()), [])
-    return [
-        (entry["step"], entry["completions/mean_length"]) for entry in history if "completions/mean_length" in entry
-    ]
-
-
-def _step(state: Path) -> int:
-    return int(state.parent.name.removeprefix("checkpoint-"))
+    saved = sorted(model.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
+    states = [path for path in (model / "trainer_state.json", *saved[-1:]) if path.exists()]
+    history = json.loads(states[0].read_text())["log_history"] if states else []
+    length = "completions/mean_length"
+    return [(entry["step"], entry[length]) for entry in history if length in entry]
 
 
 def _looks(runs: Sequence[Run]):
@@ -179,16 +176,15 @@ def _legend(axes) -> None:
     axes.figure.legend(handles, labels, loc="outside upper left", ncols=len(labels) if in_one_line else 1)
 
 
-def _have_votes(runs: Sequence[Run]) -> bool:
-    drawn = all(run.has_regret and run.settings["mrt_estimator"] == "sample" for run in runs)
-    return drawn and all(any(len(r.prefix_votes) > 1 for r in run.rollouts) for run in runs)
+def _with_votes(run: Run) -> list[Rollout]:
+    return [r for r in run.rollouts if len(r.prefix_votes) > 1 and all(r.prefix_votes)]
 
 
 FIGURES: dict[str, tuple[Callable, Callable[[Sequence[Run]], bool]]] = {
     "majority": (draw_majority, lambda runs: True),
     "regret": (draw_regret, lambda runs: all(run.has_regret for run in runs)),
     "scaling": (draw_scaling, lambda runs: all(run.has_regret for run in runs)),
-    "episodes": (draw_episodes, _have_votes),
+    "episodes": (draw_episodes, lambda runs: all(map(_with_votes, runs))),
     "progress": (draw_progress, lambda runs: all(run.has_regret for run in runs)),
     "lengths": (draw_lengths, lambda runs: True),
     "training": (draw_training, lambda runs: any(training_lengths(run) for run in runs)),
@@ -198,19 +194,8 @@ FIGURES: dict[str, tuple[Callable, Callable[[Sequence[Run]], bool]]] = {
 
 def draw(runs: Sequence[Run], folder: Path, variant: str = "definition") -> dict[str, str]:
     """
-    Draws every figure that the runs have the data for.
-
-    Args:
-        runs (`Sequence[Run]`):
-            Of the same problems and budget, in the order of the legend.
-        folder (`Path`):
-            Where the files go.
-        variant (`str`, *optional*, defaults to `"definition"`):
-            Of regret.
-
-    Returns:
-        `dict[str, str]`:
-            For the name of each figure drawn, what it shows.
+    Draws every figure for which runs of the same problems and budget have the data, and returns for the name of each
+    what it shows; `variant` is that of regret.
     """
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}

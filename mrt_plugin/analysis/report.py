@@ -34,17 +34,8 @@ figcaption {{ color: #555 }}
 
 def report(runs: Sequence[Run], captions: dict[str, str], folder: Path, variant: str = "definition") -> Path:
     """
-    Writes `report.html`, which needs no other file, from the figures in the folder.
-
-    Args:
-        runs (`Sequence[Run]`):
-            Of the same problems and budget; the first is what the others are compared with.
-        captions (`dict[str, str]`):
-            Of the figures, by name, as [`~mrt_plugin.analysis.figures.draw`] returns them.
-        folder (`Path`):
-            Where the figures are.
-        variant (`str`, *optional*, defaults to `"definition"`):
-            Of regret.
+    Writes `report.html`, which needs no other file, into the folder of the figures. The first run is what the others
+    are compared with; `captions` are those that [`~mrt_plugin.analysis.figures.draw`] returns.
     """
     first, *others = runs
     settings = {name: first.settings[name] for name in (*BENCHMARK, *BUDGET, *PROVER) if name in first.settings}

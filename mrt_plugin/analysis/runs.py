@@ -1,18 +1,17 @@
 r"""Folders of `mrt evaluate` -> what was measured, one number for each problem, with intervals over problems."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_origin
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from scipy.stats import bootstrap
 
-from ..jobs.store import stored_outcome
+from ..jobs.store import read_store
 from ..progress import majority_curve
 from ..rollouts import Rollout, curve, regret_at
 from .streams import MEASURED_EVERY
@@ -26,28 +25,29 @@ BUDGET = ("max_completion_length", "regret", "extensions", "extension_tokens")
 PROVER = ("mrt_episodes", "mrt_termination", "mrt_estimator", "mrt_answer_tokens", "mrt_answer_temperature")
 
 
+def _arrow_type(annotation) -> pa.DataType:
+    """Of the field of a dataclass; any may be null."""
+    kind, *_ = get_args(annotation) or [annotation]
+    if get_origin(annotation) is list:
+        return pa.list_(_arrow_type(kind))
+    return {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[kind]
+
+
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("problem_id", "problem", "solution", "completion")]
+    + [(field.name, _arrow_type(field.type)) for field in fields(Rollout) if field.name != "problem_id"]
+)
+"""Columns of a stored rollout: its texts, and the fields of [`~mrt_plugin.rollouts.Rollout`]."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """
-    What `mrt evaluate` wrote for one model.
+    """What `mrt evaluate` wrote for a model. A measure is one number for each problem, in their order: shape (P,)."""
 
-    Args:
-        name (`str`):
-            What to call it in tables and figures.
-        settings (`dict`):
-            Arguments that the rollouts depend on.
-        problems (`dict[str, list[Rollout]]`):
-            Rollouts of each problem, ordered by the problem's id.
-        dropped (`dict[str, int]`, *optional*):
-            Problems that were not measured, by reason.
-
-    The methods return one number for each problem, in that order: shape (P,).
-    """
-
-    name: str
-    settings: dict
-    problems: dict[str, list[Rollout]]
-    dropped: dict[str, int]
+    name: str  # in tables and figures
+    settings: dict  # arguments that the rollouts depend on
+    problems: dict[str, list[Rollout]]  # ordered by the problem's id
+    dropped: dict[str, int]  # how many problems were not measured, by reason
 
     @property
     def rollouts(self) -> list[Rollout]:
@@ -68,9 +68,7 @@ class Run:
 
     def pass_at_1(self, token_budget: float = np.inf) -> np.ndarray:
         """Share of first attempts that are right and no longer than a budget."""
-        return self.each(
-            lambda group: np.mean([r.right and r.tokens <= token_budget for r in group if r.attempt == 0])
-        )
+        return self.each(lambda group: np.mean([r.right and r.tokens <= token_budget for r in group if not r.attempt]))
 
     def majority(self) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -96,9 +94,7 @@ class Run:
 
     def points_within(self, token_budget: float) -> int:
         """How many of the points beyond the trained budget a budget allows for."""
-        step = MEASURED_EVERY * self.settings["extension_tokens"]
-        points = self.settings["extensions"] // MEASURED_EVERY
-        return int(np.clip((token_budget - self.trained) // step, 0, points))
+        return sum(point <= token_budget for point in self.budgets()[4:])
 
     def budgets(self) -> list[int]:
         """Where regret is reported: at the quarters of the trained budget, and at the measured extensions."""
@@ -135,13 +131,8 @@ class Estimate(NamedTuple):
 
 def estimate(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> Estimate:
     """
-    A statistic of per-problem numbers, with a percentile bootstrap over problems.
-
-    Args:
-        values (`np.ndarray` of shape (P, ...)):
-            What belongs to a problem is drawn together.
-        statistic (`Callable`, *optional*, defaults to `np.mean`):
-            Of an array of that shape.
+    A statistic of per-problem numbers, with a percentile bootstrap over problems: of values of shape (P, ...), what
+    belongs to a problem is drawn together.
 
     ```python
     >>> estimate(np.array([0.0, 1.0, 1.0, 0.0])).mean
@@ -182,17 +173,13 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
     runs = [load_run(path, name) for path, name in zip(paths, names, strict=True)]
     first = runs[0]
     for run in runs[1:]:
-        for fields_, what in (
+        for names, what in (
             (BENCHMARK, "are of different benchmarks"),
             (BUDGET, "were measured with different budgets"),
             (PROVER if run.has_regret else (), "were forced to answer in different ways"),
         ):
-            differ = [
-                f"{name}: {first.settings.get(name)!r} and {run.settings.get(name)!r}"
-                for name in fields_
-                if first.settings.get(name) != run.settings.get(name)
-            ]
-            if differ:
+            pairs = {name: [one.settings.get(name) for one in (first, run)] for name in names}
+            if differ := [f"{name}: {one!r} and {other!r}" for name, (one, other) in pairs.items() if one != other]:
                 raise ValueError(
                     f"{first.name} and {run.name} {what} ({'; '.join(differ)}), so they cannot be compared. Measure "
                     "one of them again, with the settings of the other."
@@ -215,21 +202,17 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
         `ValueError`: If it holds no rollouts.
     """
     folder = Path(folder)
-    stored = folder / ".settings.json"
-    settings = json.loads(stored.read_bytes()) if stored.exists() else {}
-    names = ["problem_id", *(field.name for field in fields(Rollout) if field.name != "problem")]
+    stored = read_store(folder, [field.name for field in fields(Rollout)])
     problems: dict[str, list[Rollout]] = {}
-    if f"column {names[1]}" in settings:
-        for path in sorted((folder / "data").glob("train-*.parquet")):
-            for row in pq.read_table(path, columns=names).to_pylist():
-                known = {key: value for key, value in row.items() if value is not None}
-                problems.setdefault(row["problem_id"], []).append(Rollout(known.pop("problem_id"), **known))
+    for row in stored.rows:
+        known = {name: value for name, value in row.items() if value is not None}
+        problems.setdefault(row["problem_id"], []).append(Rollout(**known))
     if not problems:
         raise ValueError(
             f"{folder} holds no rollouts. Measure a model first: mrt evaluate --config RECIPE --output_dir {folder}"
         )
-    dropped = Counter(reason for reason in stored_outcome(folder).values() if reason is not None)
-    return Run(name or folder.name, settings, dict(sorted(problems.items())), dict(dropped))
+    dropped = Counter(reason for reason in stored.finished.values() if reason is not None)
+    return Run(name or folder.name, stored.settings, dict(sorted(problems.items())), dict(dropped))
 
 
 def results(run: Run, variant: str = "definition") -> dict:

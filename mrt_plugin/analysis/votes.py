@@ -2,19 +2,13 @@ r"""Answers of a problem -> votes: which of them mean the same."""
 
 from collections.abc import Sequence
 
-from ..grading import Outcome, grade
+from ..grading import Verdict, grade
 from ..meta_prover import bare_answer
 
 
-def votes(answers: Sequence[str], outcomes: Sequence[Outcome]) -> list[int | None]:
+def votes(answers: Sequence[str], verdicts: Sequence[Verdict]) -> list[int | None]:
     r"""
-    What each of a problem's answers votes for.
-
-    Args:
-        answers (`Sequence[str]` of length N):
-            Answer texts, as they are graded.
-        outcomes (`Sequence[Outcome]` of length N):
-            Their grades.
+    What each of a problem's N answers votes for, given what grading them came to.
 
     Returns:
         `list[int | None]` of length N:
@@ -31,15 +25,15 @@ def votes(answers: Sequence[str], outcomes: Sequence[Outcome]) -> list[int | Non
     ```
     """
     classes: dict[str, int] = {}
-    wrong = list(dict.fromkeys(a for a, outcome in zip(answers, outcomes, strict=True) if outcome is Outcome.WRONG))
+    wrong = list(dict.fromkeys(a for a, verdict in zip(answers, verdicts, strict=True) if verdict is Verdict.WRONG))
     while wrong:
         first, *others = wrong
-        verdicts = grade(others, [bare_answer(first)] * len(others))
-        same = {answer for answer, verdict in zip(others, verdicts, strict=True) if verdict is Outcome.RIGHT}
+        matches = grade(others, [bare_answer(first)] * len(others))
+        same = {answer for answer, match in zip(others, matches, strict=True) if match is Verdict.RIGHT}
         number = max(classes.values(), default=0) + 1
         classes |= dict.fromkeys([first, *same], number)
         wrong = [answer for answer in others if answer not in same]
     return [
-        0 if outcome is Outcome.RIGHT else classes.get(answer) if outcome is Outcome.WRONG else None
-        for answer, outcome in zip(answers, outcomes, strict=True)
+        0 if verdict is Verdict.RIGHT else classes.get(answer) if verdict is Verdict.WRONG else None
+        for answer, verdict in zip(answers, verdicts, strict=True)
     ]

@@ -1,63 +1,51 @@
 r"""Attempts of backtracking search: rollouts without thinking tags, graded as a whole."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..engines.sampling import Prompt
-from ..grading import Outcome, grade
-from ..jobs.arguments import JobArguments
-from ..jobs.batch import rollout_settings
-from ..jobs.problems import Policy, Problem
-from ..tokens import decode
+from ..engines.sampling import Completion
+from ..grading import Verdict, grade
+from ..tokens import decode, special_ids
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A response: its text, its token ids without the end-of-sequence token, and how it went."""
+    """A response: its text, its token ids without the end-of-sequence token, whether it ended, and its verdict."""
 
     text: str
     token_ids: list[int]
     ended: bool
-    outcome: Outcome
+    verdict: Verdict
 
     @property
     def right(self) -> bool:
-        return self.ended and self.outcome is Outcome.RIGHT
+        return self.ended and self.verdict is Verdict.RIGHT
 
     @property
     def failed(self) -> bool:
-        return self.outcome in (Outcome.WRONG, Outcome.NO_ANSWER)
+        return self.verdict in (Verdict.WRONG, Verdict.NO_ANSWER)
 
 
-def draw(
-    policy: Policy, problems: Sequence[Problem], prompts: Sequence[Prompt], n: int, args: JobArguments, seed: int
+def grade_attempts(
+    tokenizer, groups: Sequence[list[Completion] | None], solutions: Sequence[str]
 ) -> list[list[Attempt]]:
-    """`n` attempts from each prompt, which belongs to the problem at its place, in one call."""
-    settings = rollout_settings(args, seed)
-    completions = policy.sampler.sample(prompts, n, settings)
-    texts = [[decode(policy.tokenizer, token_ids) for token_ids in group] for group in completions]
-    golds = [problem.solution for problem in problems for _ in range(n)]
-    outcomes = iter(grade([text for group in texts for text in group], golds))
-    special = set(policy.tokenizer.all_special_ids)
+    """What a sampler wrote for N prompts, whose gold answers are given, as attempts; none where it had no room."""
+    texts = [[decode(tokenizer, completion.token_ids) for completion in group or []] for group in groups]
+    golds = [solution for solution, group in zip(solutions, texts, strict=True) for _ in group]
+    verdicts = iter(grade([text for group in texts for text in group], golds))
+    special = special_ids(tokenizer)
     return [
         [
-            Attempt(
-                text,
-                [token for token in token_ids if token not in special],
-                len(token_ids) < settings.max_new_tokens,
-                next(outcomes),
-            )
-            for text, token_ids in zip(*group, strict=True)
+            Attempt(text, [token for token in one.token_ids if token not in special], one.ended, next(verdicts))
+            for text, one in zip(group_texts, group or [], strict=True)
         ]
-        for group in zip(texts, completions, strict=True)
+        for group_texts, group in zip(texts, groups, strict=True)
     ]
 
 
 def success_probability(attempts: Sequence[Attempt]) -> float:
     """J of the prefix that the attempts go on from; NaN where none could be graded."""
-    graded = [
-        attempt.outcome is Outcome.RIGHT for attempt in attempts if attempt.failed or attempt.outcome is Outcome.RIGHT
-    ]
-    return float(np.mean(graded)) if graded else float("nan")
+    right = sum(attempt.verdict is Verdict.RIGHT for attempt in attempts)
+    graded = right + sum(attempt.failed for attempt in attempts)
+    return right / graded if graded else math.nan

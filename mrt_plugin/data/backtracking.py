@@ -23,16 +23,17 @@ import numpy as np
 import pyarrow as pa
 from trl import ModelConfig
 
-from ..arguments import MetaProverArguments, check_choices
-from ..engines.sampling import Prompt
+from ..arguments import MetaProverArguments
+from ..engines.sampling import Prompt, Sampler
 from ..jobs.arguments import JobArguments
+from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
-from ..jobs.problems import Policy, Problem, usable
-from ..meta_prover import MetaProver, check_termination, meta_prover
-from ..steps import backtrack, best_step, episodes_of, parse_steps, rise, star
-from ..tokens import token_boundaries, tokenize
+from ..jobs.problems import Problem
+from ..meta_prover import MetaProver, build_meta_prover
+from ..steps import Steps, backtrack, best_step, episodes_of, parse_steps, rise
+from ..tokens import token_boundaries
 from ..traces import trace_at
-from .attempts import Attempt, draw, success_probability
+from .attempts import Attempt, grade_attempts, success_probability
 
 
 TEXT = pa.string()
@@ -42,8 +43,7 @@ MEASURED = {"success_probabilities": pa.list_(pa.float64())}
 SFT_SCHEMA = pa.schema({**COMMON, "prompt": TEXT, "completion": TEXT, **MEASURED, "tokens": pa.int64()})
 RL_SCHEMA = pa.schema({**COMMON, "prefix": TEXT, "prefix_success": pa.float64()})
 
-FORCED = ("mrt", "rl")
-"""Schemes whose success probabilities are those of forced termination."""
+FORCED = ("mrt", "rl")  # the success probabilities of these are those of forced termination
 
 
 @dataclass
@@ -58,10 +58,6 @@ class BacktrackingArguments(JobArguments):
         default=4096, metadata={"help": "Rows with more tokens are dropped and counted. The paper: 4096."}
     )
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choices(self, BacktrackingArguments)
-
 
 @dataclass(frozen=True)
 class Row:
@@ -72,48 +68,44 @@ class Row:
     success: Sequence[float] | None = None
 
 
-@dataclass(frozen=True)
-class Dropped:
+class Dropped(str):
     """Why no row can be made of a problem's attempts."""
-
-    why: str
 
 
 def build(
-    problems: Sequence[Problem], policy: Policy, seed: int, args: BacktrackingArguments, mrt_args: MetaProverArguments
+    problems: Sequence[Problem], sampler: Sampler, seed: int, args: BacktrackingArguments, mrt_args
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Rows of backtracking search. The setting `scheme` says which; loss belongs on `completion` alone."""
-    behind = 0  # tokens that follow an attempt, or a part of it
-    if args.scheme == "backtrack":
-        behind = args.max_completion_length
-    elif args.scheme in FORCED:
-        stop = tokenize(policy.tokenizer, check_termination(mrt_args.mrt_termination))
-        behind = len(stop) + mrt_args.mrt_answer_tokens
-    prompts, outcome = usable(problems, policy, args.max_completion_length + behind)
-    drawn = draw(policy, list(prompts), [Prompt(ids) for ids in prompts.values()], args.num_generations, args, seed)
-    attempts = dict(zip(prompts, drawn, strict=True))
+    behind = args.max_completion_length if args.scheme == "backtrack" else 0  # tokens, behind (part of) an attempt
+    if args.scheme in FORCED:
+        behind = answer_room(sampler.tokenizer, mrt_args)
+    drawn, finished = draw(problems, sampler, seed, args, behind)
+    prompts = {problem: prompt_ids for problem, (prompt_ids, _) in drawn.items()}
+    groups = [completions for _, completions in drawn.values()]
+    graded = grade_attempts(sampler.tokenizer, groups, [problem.solution for problem in drawn])
+    attempts = dict(zip(drawn, graded, strict=True))
     if args.scheme == "star":
         found = {problem: star_row(mine) for problem, mine in attempts.items()}
     elif args.scheme == "rise":
         found = {problem: rise_row(mine, problem.random(args.seed)) for problem, mine in attempts.items()}
     elif args.scheme == "backtrack":
-        found = backtrack_rows(attempts, prompts, policy, args, mrt_args.mrt_samples, seed + 1)
+        found = backtrack_rows(attempts, prompts, sampler, args, mrt_args.mrt_samples, seed + 1)
     else:
-        prover = meta_prover(mrt_args, policy.sampler, policy.tokenizer, seed + 1)
+        prover = build_meta_prover(mrt_args, sampler, seed + 1)
         found = (mrt_rows if args.scheme == "mrt" else rl_rows)(attempts, prompts, prover)
     rows = []
     for problem, row in found.items():
         if isinstance(row, Row):
-            row = sft_row(problem, row, policy.tokenizer, args.max_length)
-        outcome[problem.id] = row.why if isinstance(row, Dropped) else None
+            row = sft_row(problem, row, sampler.tokenizer, args.max_length)
+        finished[problem.id] = row if isinstance(row, Dropped) else None
         if not isinstance(row, Dropped):
             rows.append({"problem_id": problem.id, "problem": problem.text, "solution": problem.solution, **row})
-    return rows, outcome
+    return rows, finished
 
 
 def star_row(attempts: Sequence[Attempt]) -> Row | Dropped:
     right = [attempt.text for attempt in attempts if attempt.right]
-    return Row(*star(right[0])) if right else Dropped("no attempt is right")
+    return Row("", right[0]) if right else Dropped("no attempt is right")
 
 
 def rise_row(attempts: Sequence[Attempt], generator) -> Row | Dropped:
@@ -125,7 +117,7 @@ def rise_row(attempts: Sequence[Attempt], generator) -> Row | Dropped:
 
 
 def backtrack_rows(
-    attempts: dict[Problem, list[Attempt]], prompts: dict, policy: Policy, args, samples: int, seed: int
+    attempts: dict[Problem, list[Attempt]], prompts: dict, sampler: Sampler, args, samples: int, seed: int
 ) -> dict[Problem, Row | Dropped]:
     """Each problem's first failed attempt with usable steps, rolled out from every step's prefix in one call."""
     found, chosen, branches = {}, {}, []
@@ -139,19 +131,18 @@ def backtrack_rows(
         attempt, solution = chosen[problem] = usable_ones[0]
         trace = [*prompts[problem], *attempt.token_ids]
         ends = [0, *(step.end for step in solution.steps[:-1])]
-        cuts = [0, *token_boundaries(policy.tokenizer, attempt.token_ids, ends, straddling=False)[1:]]
+        cuts = [0, *token_boundaries(sampler.tokenizer, attempt.token_ids, ends, straddling=False)[1:]]
         branches += [(problem, Prompt(trace, len(prompts[problem]) + cut)) for cut in cuts]
-    drawn = draw(policy, [problem for problem, _ in branches], [prompt for _, prompt in branches], samples, args, seed)
+    drawn = sampler.sample([prompt for _, prompt in branches], samples, rollout_settings(args, seed))
+    graded = grade_attempts(sampler.tokenizer, drawn, [problem.solution for problem, _ in branches])
     rollouts: dict[Problem, list[list[Attempt]]] = {}
-    for (problem, _), group in zip(branches, drawn, strict=True):
+    for (problem, _), group in zip(branches, graded, strict=True):
         rollouts.setdefault(problem, []).append(group)
-    for problem, (attempt, solution) in chosen.items():
-        success = [success_probability(group) for group in rollouts[problem]]
-        found[problem] = backtrack_row(attempt, solution, success, rollouts[problem])
-    return found
+    return found | {problem: backtrack_row(*pair, rollouts[problem]) for problem, pair in chosen.items()}
 
 
-def backtrack_row(attempt: Attempt, solution, success: list[float], rollouts: list[list[Attempt]]) -> Row | Dropped:
+def backtrack_row(attempt: Attempt, solution: Steps, rollouts: list[list[Attempt]]) -> Row | Dropped:
+    success = [success_probability(group) for group in rollouts]
     if np.isnan(success).all() or not np.nanmax(success) > 0:
         return Dropped("no step's prefix leads to a right answer")
     best = best_step([*success, np.nan])
@@ -178,16 +169,14 @@ def mrt_rows(
     for problem, attempt, (first, back, _) in candidates:
         lengths = [len(first), len(first) + len(back)]
         traces.append(trace_at(prover.tokenizer, prompts[problem], attempt.token_ids, problem.solution, 0, lengths))
-    best: dict[Problem, tuple[float, Row]] = {}
-    for (problem, _, (first, back, corrected)), measurement in zip(
-        candidates, prover.success_probabilities(traces), strict=True
-    ):
+    found = dict.fromkeys(attempts, Dropped("no right response makes progress by a backtrack"))
+    most = dict.fromkeys(attempts, 0.0)
+    measurements = prover.success_probabilities(traces)
+    for (problem, _, (first, back, corrected)), measurement in zip(candidates, measurements, strict=True):
         before, after = success = measurement.success_probability.tolist()
-        if after - before > best.get(problem, (0.0,))[0]:
-            best[problem] = (after - before, Row(first, back + corrected, success))
-    return {
-        p: best[p][1] if p in best else Dropped("no right response makes progress by a backtrack") for p in attempts
-    }
+        if after - before > most[problem]:
+            most[problem], found[problem] = after - before, Row(first, back + corrected, success)
+    return found
 
 
 def rl_rows(
@@ -201,25 +190,22 @@ def rl_rows(
             if episodes or attempt.ended:
                 firsts[problem] = (episodes[0] if episodes else attempt.text, attempt)
                 break
-    traces = []
-    for problem, (first, attempt) in firsts.items():
-        traces.append(
-            trace_at(prover.tokenizer, prompts[problem], attempt.token_ids, problem.solution, 0, [len(first)])
-        )
+    traces = [
+        trace_at(prover.tokenizer, prompts[problem], attempt.token_ids, problem.solution, 0, [len(first)])
+        for problem, (first, attempt) in firsts.items()
+    ]
     found = dict.fromkeys(attempts, Dropped("no attempt came to an end"))
     for (problem, (first, _)), measurement in zip(firsts.items(), prover.success_probabilities(traces), strict=True):
         success = float(measurement.success_probability[0])
-        found[problem] = {"prefix": first, "prefix_success": success}
-        if np.isnan(success):
-            found[problem] = Dropped("no answer of the meta-prover could be graded")
+        ungraded = Dropped("no answer of the meta-prover could be graded")
+        found[problem] = ungraded if np.isnan(success) else {"prefix": first, "prefix_success": success}
     return found
 
 
 def sft_row(problem: Problem, row: Row, tokenizer, max_length: int) -> dict | Dropped:
     """A row for SFT with the conversation rendered, which TRL leaves as it is but for what the tokenizer adds."""
-    conversation = tokenizer.apply_chat_template(problem.messages, tokenize=False, add_generation_prompt=True)
-    adds_bos = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
-    if adds_bos:  # or there would be two
+    conversation = problem.rendered(tokenizer)
+    if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]:  # or there would be two
         conversation = conversation.removeprefix(tokenizer.bos_token)
     context = conversation + row.context
     text = context + row.suffix + tokenizer.eos_token

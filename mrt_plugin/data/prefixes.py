@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..arguments import MetaProverArguments
+from ..engines.sampling import Sampler
 from ..jobs.arguments import JobArguments
-from ..jobs.batch import roll_out
+from ..jobs.batch import draw_traces
 from ..jobs.job import launch_job, run_job
-from ..jobs.problems import Policy, Problem
-from ..meta_prover import meta_prover
+from ..jobs.problems import Problem
+from ..meta_prover import build_meta_prover
 from ..tokens import decode
 from .star import MESSAGES
 
@@ -37,11 +38,10 @@ SCHEMA = pa.schema(
 
 
 def build(
-    problems: Sequence[Problem], policy: Policy, seed: int, args: JobArguments, mrt_args: MetaProverArguments
+    problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, mrt_args: MetaProverArguments
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Prefixes of thinking for RL: `prefix`, cut after a random number of episodes, and its J in `prefix_success`."""
-    tokenizer = policy.tokenizer
-    rollouts, outcome = roll_out(problems, policy, seed, args, mrt_args)
+    rollouts, finished = draw_traces(problems, sampler, seed, args, mrt_args)
     found, traces = [], []
     for problem, group in rollouts.items():
         generator = problem.random(seed=args.seed)
@@ -55,20 +55,20 @@ def build(
                     "prompt": problem.messages,
                     "problem": problem.text,
                     "solution": problem.solution,
-                    "prefix": decode(tokenizer, whole.token_ids[whole.cuts[0] : whole.cuts[episodes]]),
+                    "prefix": decode(sampler.tokenizer, traces[-1].token_ids[whole.prefix_ends[0] :]),
                     "prefix_episodes": episodes,
                     "episodes": whole.episodes,
                 }
             )
-    measurements = meta_prover(mrt_args, policy.sampler, tokenizer, seed + 1).success_probabilities(traces)
+    measurements = build_meta_prover(mrt_args, sampler, seed + 1).success_probabilities(traces)
     rows = [
         {**row, "prefix_success": float(measurement.success_probability[0])}
         for row, measurement in zip(found, measurements, strict=True)
         if not np.isnan(measurement.success_probability[0])
     ]
     kept = {row["problem_id"] for row in rows}
-    outcome |= {p.id: None if p.id in kept else "no answer of the meta-prover could be graded" for p in rollouts}
-    return rows, outcome
+    finished |= {p.id: None if p.id in kept else "no answer of the meta-prover could be graded" for p in rollouts}
+    return rows, finished
 
 
 def run(arguments: list[str] | None = None) -> None:

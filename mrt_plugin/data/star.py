@@ -17,16 +17,17 @@ import numpy as np
 import pyarrow as pa
 from trl import ModelConfig
 
-from ..arguments import MetaProverArguments, check_choices
+from ..arguments import MetaProverArguments
+from ..engines.sampling import Completion, Sampler
 from ..episodes import CLOSE, OPEN, split_answer
-from ..grading import Outcome, grade
+from ..grading import Verdict, grade
 from ..jobs.arguments import JobArguments
-from ..jobs.batch import roll_out
+from ..jobs.batch import draw_traces
 from ..jobs.job import launch_job, run_job
-from ..jobs.problems import Policy, Problem
-from ..meta_prover import Measurement, meta_prover
+from ..jobs.problems import Problem
+from ..meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from ..tokens import decode, tokenize
-from ..traces import Trace, opening_ids
+from ..traces import Trace, opens_thinking
 
 
 MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
@@ -58,34 +59,27 @@ class StarArguments(JobArguments):
     )
     rows_per_problem: int = field(default=1, metadata={"help": "Most rows to keep of a problem."})
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_choices(self, StarArguments)
-
 
 def build(
-    problems: Sequence[Problem], policy: Policy, seed: int, args: StarArguments, mrt_args: MetaProverArguments
+    problems: Sequence[Problem], sampler: Sampler, seed: int, args: StarArguments, mrt_args: MetaProverArguments
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Demonstrations for SFT: `messages`, where the assistant's turn is thinking in tags and an answer."""
-    rollouts, outcome = roll_out(problems, policy, seed, args, mrt_args)
+    tokenizer = sampler.tokenizer
+    rollouts, finished = draw_traces(problems, sampler, seed, args, mrt_args)
     if args.selection == "mrt":
         traces = [trace for group in rollouts.values() for _, trace in group]
-        prover = meta_prover(mrt_args, policy.sampler, policy.tokenizer, seed + 1)
-        measured = iter(prover.success_probabilities(traces))
+        measured = iter(build_meta_prover(mrt_args, sampler, seed + 1).success_probabilities(traces))
         found = {
-            problem: select_mrt(policy.tokenizer, [(trace, next(measured)) for _, trace in group])
+            problem: select_mrt(tokenizer, [(trace, next(measured)) for _, trace in group])
             for problem, group in rollouts.items()
         }
         why = "no rollout raised the success probability"
     else:
-        found = {
-            problem: select_outcome(policy.tokenizer, policy.prompt_ids(problem), group, problem.solution)
-            for problem, group in rollouts.items()
-        }
+        found = {problem: select_outcome(tokenizer, problem, group) for problem, group in rollouts.items()}
         why = "no rollout was right"
     rows = []
     for problem, kept in found.items():
-        outcome[problem.id] = None if kept else why
+        finished[problem.id] = None if kept else why
         for row in kept[: args.rows_per_problem]:
             content = row.pop("content")
             rows.append(
@@ -94,11 +88,11 @@ def build(
                     "messages": [*problem.messages, {"role": "assistant", "content": content}],
                     "problem": problem.text,
                     "solution": problem.solution,
-                    "tokens": len(tokenize(policy.tokenizer, content)),
+                    "tokens": len(tokenize(tokenizer, content)),
                     **row,
                 }
             )
-    return rows, outcome
+    return rows, finished
 
 
 def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list[dict]:
@@ -114,7 +108,7 @@ def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list
         answer = measurement.right_answer(best)
         if not success[best] > success[0] or answer is None:
             continue
-        thinking = decode(tokenizer, trace.token_ids[trace.cuts[0] : trace.cuts[best]])
+        thinking = decode(tokenizer, trace.token_ids[trace.prefix_ends[0] : trace.prefix_ends[best]])
         row = {
             "trace": index,
             "content": f"{OPEN}\n{thinking.rstrip()}\n{CLOSE}{answer}",
@@ -126,11 +120,11 @@ def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list
     return [row for _, row in sorted(kept, key=lambda item: item[0])]
 
 
-def select_outcome(tokenizer, prompt_ids, rollouts: Sequence[tuple[list[int], Trace]], solution: str) -> list[dict]:
+def select_outcome(tokenizer, problem: Problem, rollouts: Sequence[tuple[Completion, Trace]]) -> list[dict]:
     """The rollouts of a problem whose answer is right, as they were written, in the order in which they were drawn."""
-    opened = not opening_ids(tokenizer, prompt_ids)
-    texts = [decode(tokenizer, completion_ids) for completion_ids, _ in rollouts]
-    outcomes = grade([split_answer(text, opened) for text in texts], [solution] * len(texts))
+    opened = opens_thinking(tokenizer, problem.prompt_ids(tokenizer))
+    texts = [decode(tokenizer, completion.token_ids) for completion, _ in rollouts]
+    verdicts = grade([split_answer(text, opened) for text in texts], [problem.solution] * len(texts))
     return [
         {
             "trace": index,
@@ -139,13 +133,13 @@ def select_outcome(tokenizer, prompt_ids, rollouts: Sequence[tuple[list[int], Tr
             "kept_episodes": trace.episodes,
             "episodes": trace.episodes,
         }
-        for index, ((_, trace), text, outcome) in enumerate(zip(rollouts, texts, outcomes, strict=True))
-        if outcome is Outcome.RIGHT
+        for index, ((_, trace), text, verdict) in enumerate(zip(rollouts, texts, verdicts, strict=True))
+        if verdict is Verdict.RIGHT
     ]
 
 
 def main(args: StarArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
-    if args.selection == "mrt" and mrt_args.mrt_estimator != "sample":
+    if args.selection == "mrt" and not ESTIMATORS[mrt_args.mrt_estimator].draws_answers:
         raise ValueError("selection: mrt keeps an answer that the meta-prover wrote; set mrt_estimator: sample.")
     run_job(build, SCHEMA, args, model_args, mrt_args)
 

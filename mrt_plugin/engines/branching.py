@@ -8,17 +8,19 @@ registered with transformers' `AttentionInterface`.
 Left out: sliding windows, soft-capped scores, attention sinks.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 import torch
 from transformers import AttentionInterface, DynamicCache
 
+from ..upstream.model import cache_argument
+
 
 ATTENTION = "mrt_branches"
 
 KeysValues = Sequence[tuple[torch.Tensor, torch.Tensor]]  # of each layer, (traces, heads, tokens, dimension)
+_current: ContextVar["Branches"] = ContextVar("branches")
 
 
 class Branches:
@@ -26,19 +28,15 @@ class Branches:
     The rows of a batch that branch off traces.
 
     Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The model.
-        traces (`Sequence[tuple[torch.Tensor, torch.Tensor]]`):
-            For each layer the keys and values of T traces, (T, heads, W, dimension) each. Empty if no row has any.
-        trace (`torch.Tensor` of shape (B,)):
-            Which trace each row branches off.
-        cut (`torch.Tensor` of shape (B,)):
-            How many of its tokens the row attends to.
+        model ([`~transformers.PreTrainedModel`]): The model.
+        traces (`KeysValues`): Keys and values of T traces, W tokens wide. Empty if no row has any.
+        trace (`torch.Tensor` of shape (B,)): Which trace each row branches off.
+        cut (`torch.Tensor` of shape (B,)): How many of its tokens the row attends to.
     """
 
     def __init__(self, model, traces: KeysValues, trace: torch.Tensor, cut: torch.Tensor):
         self.model, self.traces, self.trace, self.cut = model, traces, trace, cut
-        self.tails = DynamicCache()
+        self.tails, self.cache = DynamicCache(), cache_argument(model)
         self.tail_mask = torch.zeros(len(trace), 0, dtype=torch.bool, device=trace.device)
         self._arrange()
 
@@ -68,24 +66,27 @@ class Branches:
         Reads the next tokens of every row.
 
         Args:
-            input_ids, mask (`torch.Tensor` of shape (B, L)):
-                Tokens, and where they are no padding; padding stands on the left.
-            logits_to_keep (`int`):
-                Of how many of the last tokens to return the logits.
+            input_ids, mask (`torch.Tensor` of shape (B, L)): Tokens, and where they are no padding (on the left).
+            logits_to_keep (`int`): Of how many of the last tokens to return the logits.
 
         Returns:
             `torch.Tensor` of shape (B, `logits_to_keep`, vocabulary).
         """
         self.tail_mask = torch.cat([self.tail_mask, mask], dim=1)
         positions = self.cut[:, None] + (self.tail_mask.cumsum(-1) - 1).clamp(min=0)
-        with _attending(self):
+        config, token = self.model.config, _current.set(self)
+        usual, config._attn_implementation = config._attn_implementation, ATTENTION
+        try:
             return self.model(
                 input_ids=input_ids,
                 position_ids=positions[:, -input_ids.shape[1] :],
-                past_key_values=self.tails,
                 use_cache=True,
                 logits_to_keep=logits_to_keep,
+                **{self.cache: self.tails},
             ).logits
+        finally:
+            config._attn_implementation = usual
+            _current.reset(token)
 
     def select(self, rows: torch.Tensor) -> None:
         """Goes on with some of the rows, or with copies of them: indices of shape (B',)."""
@@ -93,9 +94,7 @@ class Branches:
         self.tails.batch_select_indices(rows)
         self._arrange()
 
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-    ) -> torch.Tensor:
+    def attend(self, layer: int, query, key, value, scaling: float) -> torch.Tensor:
         """Attention, of shape (B, L, heads, dimension), to the traces and to the tails: the keys and values given."""
         rows, heads, length, dimension = query.shape
         groups = heads // key.shape[1]
@@ -126,9 +125,6 @@ def _weigh(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, to
     return (weights.to(values.dtype) @ values) / total.to(values.dtype), largest + total.log()
 
 
-_current: ContextVar[Branches] = ContextVar("branches")
-
-
 def _attention(module, query, key, value, attention_mask, scaling=None, softcap=None, s_aux=None, **kwargs):
     if softcap is not None or s_aux is not None:
         raise ValueError(f"{type(module).__name__} caps its scores or has attention sinks; branching knows neither.")
@@ -137,15 +133,3 @@ def _attention(module, query, key, value, attention_mask, scaling=None, softcap=
 
 
 AttentionInterface.register(ATTENTION, _attention)
-
-
-@contextmanager
-def _attending(branches: Branches) -> Iterator[None]:
-    config = branches.model.config
-    usual, token = config._attn_implementation, _current.set(branches)
-    config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
-        _current.reset(token)

@@ -1,8 +1,4 @@
-r"""Engines behind the sampler's seam, beside the policy in this process: vLLM, and OpenAI-style servers.
-
-Prompts go out in token ids, and token ids come back. Left out: chat endpoints, which would render and tokenise anew,
-and log-probabilities, so the `likelihood` estimator needs [`~mrt_plugin.engines.policy.PolicySampler`].
-"""
+r"""The engine that a recipe asks for. To add one takes a file beside this one, and a line in [`ENGINES`]."""
 
 from importlib.util import find_spec
 
@@ -10,45 +6,49 @@ import torch
 from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 
-from ..upstream.version import TRL_1
+from ..upstream.model import DTYPE
 from .policy import PolicySampler
 from .sampling import Sampler
 from .server import ServerSampler
 from .vllm import VLLMSampler
 
 
-def load_sampler(kind: str, model_args: ModelConfig, tokenizer, server_url: str) -> Sampler:
-    """
-    The engine that a recipe asks for.
+def _in_process(args, model_args: ModelConfig, tokenizer) -> PolicySampler:
+    policy = AutoModelForCausalLM.from_pretrained(
+        model_args.model_name_or_path,
+        revision=model_args.model_revision,
+        attn_implementation=model_args.attn_implementation,
+        **{DTYPE: getattr(model_args, DTYPE) or "auto"},
+    )
+    policy = policy.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return PolicySampler(policy, tokenizer, args.max_batch_tokens)
 
-    Args:
-        kind (`str`):
-            `vllm`, `transformers`, `server`, or `auto`: vllm where it is installed, else transformers.
-        model_args ([`~trl.ModelConfig`]):
-            The model, its revision and dtype.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
-        server_url (`str`):
-            Address of a `server`.
+
+def _vllm(args, model_args: ModelConfig, tokenizer) -> VLLMSampler:
+    usual = {"revision": model_args.model_revision, "dtype": getattr(model_args, DTYPE) or "auto"}
+    return VLLMSampler(model_args.model_name_or_path, tokenizer, **usual | args.vllm_args)
+
+
+def _server(args, model_args: ModelConfig, tokenizer) -> ServerSampler:
+    model, limits = model_args.model_name_or_path, (args.server_concurrency, args.server_timeout)
+    return ServerSampler(model, tokenizer, args.server_url, *limits)
+
+
+ENGINES = {"vllm": (_vllm, "vllm"), "transformers": (_in_process, "transformers"), "server": (_server, "openai")}
+"""By the name that `sampler` has in a recipe: how to load the engine, and the package that it needs."""
+
+
+def load_sampler(args, model_args: ModelConfig, tokenizer) -> Sampler:
+    """
+    The engine that [`~mrt_plugin.jobs.arguments.JobArguments`] name, with the model and its tokenizer.
 
     Raises:
         `ImportError`: If the engine is not installed; it names the extra.
     """
-    model, revision = model_args.model_name_or_path, model_args.model_revision
-    dtype = (model_args.dtype if TRL_1 else model_args.torch_dtype) or "auto"
+    kind = args.sampler
     if kind == "auto":
         kind = "vllm" if find_spec("vllm") else "transformers"
-    for package, extra in {"vllm": "vllm", "server": "openai"}.items():
-        if kind == package and find_spec(extra) is None:
-            raise ImportError(f"sampler: {kind} needs the package {extra}: pip install 'mrt-plugin[{package}]'.")
-    if kind == "server":
-        return ServerSampler(model, tokenizer, server_url)
-    if kind == "vllm":
-        return VLLMSampler(model, revision=revision, dtype=dtype)
-    policy = AutoModelForCausalLM.from_pretrained(
-        model,
-        revision=revision,
-        attn_implementation=model_args.attn_implementation,
-        **{"dtype" if TRL_1 else "torch_dtype": dtype},
-    )
-    return PolicySampler(policy.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer)
+    load, package = ENGINES[kind]
+    if find_spec(package) is None:
+        raise ImportError(f"sampler: {kind} needs the package {package}: pip install 'mrt-plugin[{kind}]'.")
+    return load(args, model_args, tokenizer)

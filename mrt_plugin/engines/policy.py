@@ -5,15 +5,16 @@ and models whose attention does not see the whole context.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from transformers import DynamicCache, TopPLogitsWarper
 
+from ..upstream.model import cache_argument
 from .branching import Branches
-from .sampling import Prompt, SamplingSettings
+from .sampling import Completion, Prompt, SamplingSettings
 
 
+MAX_BATCH_TOKENS = 2**16
 SCORED = 2**22
 """Bound on the pairs of query and key, for each head, whose scores are held at once."""
 
@@ -23,17 +24,14 @@ class PolicySampler:
     Samples from, and scores with, a causal language model of transformers in this process.
 
     Args:
-        model ([`~transformers.PreTrainedModel`]):
-            Model with full attention in every layer.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer, for the padding and end-of-sequence tokens.
+        model ([`~transformers.PreTrainedModel`]): Model with full attention in every layer.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Its tokenizer.
         max_batch_tokens (`int`, *optional*, defaults to `65536`):
             Bound on the tokens, rows times width, whose keys and values are held at once for the traces, and as
             many again for what branches add to them. A single sequence may exceed it.
 
     Raises:
-        `ValueError`: If a layer of the model does not attend to the whole context, or if its attention cannot be
-            exchanged (transformers' `AttentionInterface`).
+        `ValueError`: If a layer does not attend to the whole context, or not through `AttentionInterface`.
 
     Example:
     ```python
@@ -51,7 +49,9 @@ class PolicySampler:
     ```
     """
 
-    def __init__(self, model, tokenizer, max_batch_tokens: int = 2**16):
+    scores = True
+
+    def __init__(self, model, tokenizer, max_batch_tokens: int = MAX_BATCH_TOKENS):
         config = model.config.get_text_config()
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         slides = window is not None and window < config.max_position_embeddings
@@ -70,30 +70,21 @@ class PolicySampler:
         self.max_length = getattr(config, "max_position_embeddings", None)
         eos = model.generation_config.eos_token_id
         self.eos_token_ids = {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or [])} - {None}
-        self.pad_token_id = next(
-            token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None
-        )
+        special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self.pad_token_id = next(token for token in special if token is not None)
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
+    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[Completion]]:
         """
-        Writes `n` completions for each prompt.
-
-        Args:
-            prompts (`Sequence[Prompt]`):
-                N prompts, none of them empty.
-            n (`int`):
-                Completions for each prompt.
-            settings ([`SamplingSettings`]):
-                How to sample.
-
-        Returns:
-            `list[list[list[int]]]`:
-                N lists of `n` completions, each a list of token ids up to and including the end-of-sequence token.
+        As in [`~mrt_plugin.engines.sampling.Sampler`]; no prompt may be empty. A completion has ended where its last
+        token is an end-of-sequence token.
         """
-        completions: list[list[list[int]]] = [[] for _ in prompts]
-        with _seeded(settings.seed, self.model.device):
-            for batch, branches, input_ids, mask in self._batches(prompts, [()] * len(prompts), n, settings):
+        completions: list[list[Completion]] = [[] for _ in prompts]
+        none, device = [()] * len(prompts), self.model.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=settings.seed is not None):
+            if settings.seed is not None:
+                torch.manual_seed(settings.seed)
+            for batch, branches, input_ids, mask in self._batches(prompts, none, n, settings.max_new_tokens):
                 logits = branches.forward(input_ids, mask, logits_to_keep=1)[:, -1]
                 rows = torch.arange(len(batch), device=logits.device).repeat_interleave(n)
                 branches.select(rows)
@@ -102,7 +93,7 @@ class PolicySampler:
                     completions[index] = [next(written) for _ in range(n)]
         return completions
 
-    def _write(self, branches: Branches, logits: torch.Tensor, settings: SamplingSettings) -> list[list[int]]:
+    def _write(self, branches: Branches, logits: torch.Tensor, settings: SamplingSettings) -> list[Completion]:
         """Continues every row, token by token; rows that have ended leave the batch."""
         written: list[list[int]] = [[] for _ in logits]
         rows = torch.arange(len(logits), device=logits.device)
@@ -117,26 +108,16 @@ class PolicySampler:
                 rows, tokens = rows[goes_on], tokens[goes_on]
                 branches.select(goes_on.nonzero()[:, 0])
             logits = branches.forward(tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.bool), 1)[:, -1]
-        return written
+        return [Completion(token_ids, token_ids[-1] in self.eos_token_ids) for token_ids in written]
 
     @torch.no_grad()
     def score(self, prompts: Sequence[Prompt], targets: Sequence[Sequence[int]]) -> list[float]:
         """
-        Log-probability of a given continuation of each prompt, in nats, from one teacher-forced pass.
-
-        Args:
-            prompts (`Sequence[Prompt]`):
-                N prompts, none of them empty.
-            targets (`Sequence[Sequence[int]]`):
-                N continuations, as token ids.
-
-        Returns:
-            `list[float]`:
-                N sums of the log-probabilities of the target tokens, at temperature 1.
+        Log-probabilities of N targets (token ids), each behind one of N prompts, none of them empty: in nats, at
+        temperature 1, from one teacher-forced pass.
         """
         scores = [0.0] * len(prompts)
-        settings = SamplingSettings(max_new_tokens=0)
-        for batch, branches, input_ids, mask in self._batches(prompts, targets, 1, settings):
+        for batch, branches, input_ids, mask in self._batches(prompts, targets, n=1, new_tokens=0):
             longest = max(len(targets[index]) for index in batch)
             logits = branches.forward(input_ids, mask, logits_to_keep=longest + 1)[:, :-1].float()
             log_probabilities = logits.log_softmax(-1).gather(-1, input_ids[:, -longest:, None])[..., 0]
@@ -144,10 +125,8 @@ class PolicySampler:
                 scores[index] = log_probabilities[row, longest - len(targets[index]) :].sum().item()
         return scores
 
-    def _batches(
-        self, prompts, targets, n: int, settings: SamplingSettings
-    ) -> Iterator[tuple[list[int], Branches, torch.Tensor, torch.Tensor]]:
-        """Yields indices of prompts, the branches they are, and what each is to read: its suffix and its target."""
+    def _batches(self, prompts, targets, n: int, new_tokens: int) -> Iterator[tuple]:
+        """Yields indices of prompts, their [`Branches`], and ids and mask of what each reads: suffix and target."""
         branching: dict[int, list[int]] = {}  # trace -> its prompts
         for index, prompt in enumerate(prompts):
             branching.setdefault(id(prompt.trace), []).append(index)
@@ -160,13 +139,13 @@ class PolicySampler:
                     raise ValueError(f"Prompt {index} is empty.")
                 heads[index], tails[index] = heads[index][:-1], [heads[index][-1], *tail]
 
-        longest = {trace: max(indices, key=lambda i: len(heads[i])) for trace, indices in branching.items()}
+        longest = {trace: max((heads[i] for i in indices), key=len) for trace, indices in branching.items()}
         device = self.model.device
-        for traces in _chunks(list(branching), lambda trace: len(heads[longest[trace]]), self.max_batch_tokens):
-            keys_values = self._read([heads[longest[trace]] for trace in traces])
+        for traces in _chunks(list(branching), lambda trace: len(longest[trace]), self.max_batch_tokens):
+            keys_values = self._read([longest[trace] for trace in traces])
             row_of = {index: row for row, trace in enumerate(traces) for index in branching[trace]}
             width = max(len(heads[index]) for index in row_of)
-            tokens = {i: n * (len(tails[i]) + settings.max_new_tokens) for i in row_of}
+            tokens = {i: n * (len(tails[i]) + new_tokens) for i in row_of}
             scored = {i: max(n, len(tails[i])) * width for i in row_of}
             for rows in _chunks(list(row_of), tokens.get, self.max_batch_tokens):
                 for batch in _chunks(rows, scored.get, SCORED):
@@ -174,33 +153,27 @@ class PolicySampler:
                     cut = torch.tensor([len(heads[i]) for i in batch], device=device)
                     read, trace = trace.unique(return_inverse=True)
                     some = keys_values if len(read) == len(traces) else [(k[read], v[read]) for k, v in keys_values]
-                    most = max(len(tails[i]) for i in batch)
-                    input_ids, mask = self._pad([[*[None] * (most - len(tails[i])), *tails[i]] for i in batch])
-                    yield batch, Branches(self.model, some, trace, cut), input_ids, mask.bool()
+                    branches = Branches(self.model, some, trace, cut)
+                    yield batch, branches, *self._pad([tails[i] for i in batch], left=True)
 
     def _read(self, heads: list[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Keys and values of each layer, (traces, heads, tokens, dimension), of the padded traces."""
-        width = max(map(len, heads))
-        if width == 0:
+        input_ids, _ = self._pad(heads, left=False)
+        if not input_ids.shape[1]:
             return []
-        input_ids, _ = self._pad([[*head, *[None] * (width - len(head))] for head in heads])
         # Without a mask: no token sees the padding, which is on its right, and branches are cut before it. Logits of
         # all tokens would dwarf the rest.
-        cache = self.model(
-            input_ids=input_ids,
-            past_key_values=DynamicCache(),
-            use_cache=True,
-            logits_to_keep=1,
-        ).past_key_values
+        name = cache_argument(self.model)
+        cache = self.model(input_ids=input_ids, use_cache=True, logits_to_keep=1, **{name: DynamicCache()})[name]
         return [(layer[0], layer[1]) for layer in cache]
 
-    def _pad(self, rows: list[list[int | None]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token ids and attention mask, (rows, width); `None` stands for padding."""
-        ids = torch.tensor(
-            [[-1 if token is None else token for token in row] for row in rows], device=self.model.device
-        )
-        mask = ids >= 0
-        return ids.masked_fill(~mask, self.pad_token_id), mask.long()
+    def _pad(self, rows: list[Sequence[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids, and where they are no padding, (rows, width)."""
+        width = max(map(len, rows))
+        padding = [[-1] * (width - len(row)) for row in rows]
+        padded = [[*pad, *row] if left else [*row, *pad] for pad, row in zip(padding, rows, strict=True)]
+        ids = torch.tensor(padded, dtype=torch.long, device=self.model.device)
+        return ids.masked_fill(ids < 0, self.pad_token_id), ids >= 0
 
 
 def _choose(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
@@ -213,26 +186,13 @@ def _choose(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
     return torch.multinomial(scores.softmax(-1), 1)[:, 0]
 
 
-@contextmanager
-def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seeds torch within the block and restores its generators afterwards; does nothing without a seed."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
 def _chunks(items: list, size, budget: int) -> Iterator[list]:
     """Splits items, longest first, into chunks of which (number of items) x (largest size) stays within the budget."""
     chunk: list = []
-    largest = 0
     for item in sorted(items, key=size, reverse=True):
-        largest = largest or size(item)
-        if chunk and (len(chunk) + 1) * largest > budget:
+        if chunk and (len(chunk) + 1) * size(chunk[0]) > budget:
             yield chunk
-            chunk, largest = [], size(item)
+            chunk = []
         chunk.append(item)
     if chunk:
         yield chunk

@@ -8,54 +8,44 @@ import os
 from collections.abc import Sequence
 
 from ..tokens import tokenize
-from .sampling import Prompt, SamplingError, SamplingSettings
+from .sampling import Completion, Prompt, SamplingError, SamplingSettings
+
+
+RETRIES = 8
+"""Further tries of a request that failed."""
 
 
 class ServerSampler:
     """
     Samples from a running server that speaks OpenAI's protocol, such as vLLM's or SGLang's.
 
-    Dropped connections, time-outs, and answers 408, 409, 429 and 5xx are tried again by the `openai` client, with
-    backoff and jitter; answers that are garbled or incomplete are tried again here. From a server that does not return
-    token ids (an extension of vLLM), the text is tokenised anew.
+    The `openai` client tries dropped connections, time-outs, and answers 408, 409, 429 and 5xx again, with backoff and
+    jitter; garbled or incomplete answers are tried again here. Where a server returns no token ids (an extension of
+    vLLM), the text is tokenised anew.
 
     Args:
-        model (`str`):
-            Name of the model, as the server has it.
-        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Its tokenizer.
-        base_url (`str`):
-            Address of the server, with its `/v1`. A key, if it needs one, is read from `OPENAI_API_KEY`.
-        concurrency (`int`, *optional*, defaults to `64`):
-            Most requests at a time; each asks for the completions of one prompt.
-        timeout (`float`, *optional*, defaults to `1800.0`):
-            Most seconds for one try of a request.
-        max_retries (`int`, *optional*, defaults to `8`):
-            Further tries of a request.
+        model (`str`): Name of the model, as the server has it.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Its tokenizer.
+        base_url (`str`): Address of the server, with its `/v1`. A key, if it needs one, is read from `OPENAI_API_KEY`.
+        concurrency (`int`): Most requests at a time; each asks for the completions of one prompt.
+        timeout (`float`): Most seconds for one try of a request.
 
     Raises:
         `ValueError`: If no server answers at the address, or it does not have the model.
 
-    Example:
     ```python
-    sampler = ServerSampler("Qwen/Qwen3-1.7B", tokenizer, "http://localhost:8000/v1")
+    sampler = ServerSampler("Qwen/Qwen3-1.7B", tokenizer, "http://localhost:8000/v1", concurrency=64, timeout=1800)
     ```
     """
 
-    def __init__(
-        self,
-        model: str,
-        tokenizer,
-        base_url: str,
-        concurrency: int = 64,
-        timeout: float = 1800.0,
-        max_retries: int = 8,
-    ):
+    scores = False
+
+    def __init__(self, model: str, tokenizer, base_url: str, concurrency: int, timeout: float):
         import openai
 
-        self.model, self.tokenizer, self.concurrency, self.max_retries = model, tokenizer, concurrency, max_retries
+        self.model, self.tokenizer, self.concurrency = model, tokenizer, concurrency
         key = os.environ.get("OPENAI_API_KEY", "none")
-        self.connection = {"base_url": base_url, "api_key": key, "timeout": timeout, "max_retries": max_retries}
+        self.connection = {"base_url": base_url, "api_key": key, "timeout": timeout, "max_retries": RETRIES}
         try:
             with openai.OpenAI(**self.connection | {"timeout": 30.0, "max_retries": 2}) as client:
                 offered = {card.id: card for card in client.models.list()}
@@ -65,28 +55,30 @@ class ServerSampler:
             raise ValueError(f"server_url: {base_url} has the models {sorted(offered)}, not {model!r}.")
         self.max_length = getattr(offered[model], "max_model_len", None)
 
-    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[list[int]]]:
+    def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[Completion] | None]:
         """
         As in [`~mrt_plugin.engines.sampling.Sampler`].
 
         Raises:
-            [`SamplingError`]: Names the prompts that have no completions.
+            [`SamplingError`]: Names the prompts that the server failed on.
         """
         return asyncio.run(self._sample(prompts, n, settings))
 
-    async def _sample(self, prompts, n, settings) -> list[list[list[int]]]:
+    async def _sample(self, prompts, n, settings) -> list[list[Completion] | None]:
         import openai
 
         failed: dict[int, str] = {}
         free = asyncio.Semaphore(self.concurrency)
 
-        async def one(client, index: int) -> list[list[int]]:
+        async def one(client, index: int) -> list[Completion] | None:
+            if not prompts[index].fits(self.max_length):
+                return None
             async with free:
                 try:
                     return await self._request(client, prompts[index], n, settings, index)
                 except (openai.OpenAIError, ValueError) as error:
                     failed[index] = _reason(error)
-                    return []
+                    return None
 
         async with openai.AsyncOpenAI(**self.connection) as client:
             drawn = await asyncio.gather(*(one(client, index) for index in range(len(prompts))))
@@ -96,7 +88,7 @@ class ServerSampler:
 
     async def _request(self, client, prompt: Prompt, n: int, settings: SamplingSettings, index: int):
         greedy = settings.temperature == 0
-        for tries_left in reversed(range(self.max_retries + 1)):
+        for tries_left in reversed(range(RETRIES + 1)):
             try:
                 answer = await client.completions.create(
                     model=self.model,
@@ -109,21 +101,20 @@ class ServerSampler:
                     # Or the server takes these from the model's generation config.
                     extra_body={"return_token_ids": True, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
                 )
-                drawn = [self._token_ids(choice) for choice in answer.choices or []]
+                drawn = [self._completion(choice) for choice in answer.choices or []]
                 if len(drawn) != (1 if greedy else n):
-                    raise ValueError(f"{len(drawn)} completions where {n} were asked for")
+                    raise ValueError(f"{len(drawn)} completions where {1 if greedy else n} were asked for")
                 return drawn * n if greedy else drawn
             except (ValueError, AttributeError, TypeError) as error:  # not JSON, or not of its form
                 if not tries_left:
                     raise ValueError(f"garbled answers, the last: {error}") from error
         raise AssertionError
 
-    def _token_ids(self, choice) -> list[int]:
-        token_ids = getattr(choice, "token_ids", None)
-        if token_ids is not None:
-            return list(token_ids)
-        ended = [self.tokenizer.eos_token_id] if choice.finish_reason == "stop" else []
-        return tokenize(self.tokenizer, choice.text) + ended
+    def _completion(self, choice) -> Completion:
+        ended, token_ids = choice.finish_reason == "stop", getattr(choice, "token_ids", None)
+        if token_ids is None:
+            token_ids = tokenize(self.tokenizer, choice.text) + [self.tokenizer.eos_token_id] * ended
+        return Completion(list(token_ids), ended)
 
 
 def _reason(error: Exception) -> str:

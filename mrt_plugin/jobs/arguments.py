@@ -1,10 +1,13 @@
 r"""What a job reads, who writes for it, and where its rows go: the knobs that builders and evaluation share."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ..arguments import check_choices
 from ..datasets import DataArguments
+from ..engines.load import ENGINES
+from ..engines.policy import MAX_BATCH_TOKENS
 
 
 @dataclass
@@ -24,10 +27,8 @@ class JobArguments(DataArguments):
     temperature: float = field(default=0.7, metadata={"help": "Temperature of the rollouts. The paper: 0.7 or 0.6."})
     top_p: float = field(default=1.0, metadata={"help": "Nucleus of the rollouts. The paper: 1, or 0.95 at 0.6."})
     seed: int = field(default=42, metadata={"help": "Seed of all that is drawn."})
-    batch_size: int = field(
-        default=8, metadata={"help": "Problems in one call to the engine; a file is written after each."}
-    )
-    sampler: Literal["auto", "transformers", "vllm", "server"] = field(
+    batch_size: int = field(default=8, metadata={"help": "Problems in a call to the engine, and in a file."})
+    sampler: Literal[("auto", *ENGINES)] = field(
         default="auto",
         metadata={
             "help": "Who writes. 'vllm' and 'transformers': in this process. 'server': an OpenAI-style server at "
@@ -37,19 +38,44 @@ class JobArguments(DataArguments):
     server_url: str = field(
         default="http://localhost:8000/v1", metadata={"help": "Address of the server, with its /v1."}
     )
+    server_concurrency: int = field(default=64, metadata={"help": "Most requests at a time, one for each prompt."})
+    server_timeout: float = field(default=1800.0, metadata={"help": "Most seconds for each of 9 tries of a request."})
+    vllm_args: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "With sampler: vllm, more arguments of vllm.LLM, such as tensor_parallel_size, "
+            "gpu_memory_utilization, max_model_len: a mapping, on the command line as JSON."
+        },
+    )
+    max_batch_tokens: int = field(
+        default=MAX_BATCH_TOKENS,
+        metadata={
+            "help": "With sampler: transformers, most tokens whose keys and values are held at once for the traces, "
+            "and as many again for what branches off them. Fewer take less memory."
+        },
+    )
     engine: Literal["local", "ray"] = field(
         default="local",
         metadata={
-            "help": "'local': one policy, in this process. 'ray': Ray Data actors, one for each GPU or, "
-            "where there is none, for every `cpus_per_actor` CPUs."
+            "help": "'local': one policy, in this process. 'ray': Ray Data actors, one for every "
+            "`tensor_parallel_size` GPUs (1) or, where there are none, for every `cpus_per_actor` CPUs."
         },
     )
     cpus_per_actor: int = field(default=1, metadata={"help": "CPUs of a Ray actor on a cluster without GPUs."})
 
     def __post_init__(self):
-        for name in ("num_generations", "max_completion_length", "batch_size", "cpus_per_actor"):
+        counts = ("num_generations", "max_completion_length", "batch_size", "cpus_per_actor")
+        for name in (*counts, "server_concurrency", "max_batch_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        check_choices(self, JobArguments)
+        if self.server_timeout <= 0:
+            raise ValueError(f"server_timeout must be positive, got {self.server_timeout}.")
+        for declaring in type(self).__mro__[:-1]:
+            check_choices(self, declaring)
+        given = self.vllm_args or {}
+        try:
+            self.vllm_args = dict(json.loads(given) if isinstance(given, str) else given)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"vllm_args must map names of arguments to values, got {given!r}.") from error
         if getattr(self, "dataset_streaming", False):
             raise ValueError("dataset_streaming: a builder reads all problems before it starts. Leave it out.")

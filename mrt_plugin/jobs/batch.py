@@ -1,4 +1,4 @@
-r"""One batch of problems through the policy: its rollouts, and what became of each problem where the engine fails."""
+r"""One batch of problems through the policy: its completions, its rows, and what is done where the engine fails."""
 
 import hashlib
 import logging
@@ -9,12 +9,12 @@ from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
 from ..engines.load import load_sampler
-from ..engines.sampling import Prompt, SamplingError, SamplingSettings
+from ..engines.sampling import Completion, Prompt, Sampler, SamplingError, SamplingSettings
 from ..meta_prover import check_termination
 from ..tokens import tokenize
 from ..traces import Trace, segment
 from .arguments import JobArguments
-from .problems import Policy, Problem, usable
+from .problems import Problem, usable
 
 
 logger = logging.getLogger(__name__)
@@ -23,62 +23,79 @@ GIVE_UP_AFTER = 3
 """Batches, or problems of one, that the engine fails on in a row before it is taken for dead."""
 
 
-def load_policy(args: JobArguments, model_args: ModelConfig) -> Policy:
+def load_policy(args: JobArguments, model_args: ModelConfig) -> Sampler:
     tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
     if args.chat_template is not None:
         tokenizer.chat_template = args.chat_template
     if tokenizer.chat_template is None:
         raise ValueError(f"{model_args.model_name_or_path} has no chat template. Set chat_template in the recipe.")
-    return Policy(load_sampler(args.sampler, model_args, tokenizer, args.server_url), tokenizer)
+    return load_sampler(args, model_args, tokenizer)
 
 
 def rollout_settings(args: JobArguments, seed: int) -> SamplingSettings:
     return SamplingSettings(args.max_completion_length, args.temperature, args.top_p, seed)
 
 
-def roll_out(
-    problems: Sequence[Problem], policy: Policy, seed: int, args: JobArguments, mrt_args: MetaProverArguments
-) -> tuple[dict[Problem, list[tuple[list[int], Trace]]], dict[str, str | None]]:
+def draw(
+    problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, behind: int
+) -> tuple[dict[Problem, tuple[list[int], list[Completion]]], dict[str, str | None]]:
     """
-    Rollouts that think, in one call: of each usable problem the completions, in tokens, with their traces. And for the
-    id of each other problem, why it is none.
+    Draws `num_generations` completions of each usable problem, in one call; `behind` tokens are to fit behind each.
+    Returns the token ids of each one's prompt with its completions, and for the id of each other problem the reason.
     """
-    stop = tokenize(policy.tokenizer, check_termination(mrt_args.mrt_termination))
-    room = args.max_completion_length + len(stop) + mrt_args.mrt_answer_tokens
-    prompts, outcome = usable(problems, policy, room)
-    drawn = policy.sampler.sample(
-        [Prompt(prompt_ids) for prompt_ids in prompts.values()], args.num_generations, rollout_settings(args, seed)
-    )
+    prompts, dropped = usable(problems, sampler, args.max_completion_length + behind)
+    bare = [Prompt(prompt_ids) for prompt_ids in prompts.values()]
+    groups = sampler.sample(bare, args.num_generations, rollout_settings(args, seed))
+    drawn = {}
+    for (problem, prompt_ids), group in zip(prompts.items(), groups, strict=True):
+        if group is None:
+            dropped[problem.id] = "the engine has no room for a completion"
+        else:
+            drawn[problem] = (prompt_ids, group)
+    return drawn, dropped
+
+
+def draw_traces(
+    problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, mrt_args: MetaProverArguments
+) -> tuple[dict[Problem, list[tuple[Completion, Trace]]], dict[str, str | None]]:
+    """As [`draw`], with the trace of each completion, and with room for the meta-prover's answers."""
+    drawn, dropped = draw(problems, sampler, seed, args, answer_room(sampler.tokenizer, mrt_args))
+    episodes, cues, tokenizer = mrt_args.mrt_episodes, mrt_args.mrt_cues, sampler.tokenizer
     rollouts = {}
-    for (problem, prompt_ids), completions in zip(prompts.items(), drawn, strict=True):
+    for problem, (prompt_ids, completions) in drawn.items():
         rollouts[problem] = [
-            (ids, segment(policy.tokenizer, prompt_ids, ids, problem.solution, mrt_args.mrt_episodes))
-            for ids in completions
+            (one, segment(tokenizer, prompt_ids, one.token_ids, problem.solution, episodes, cues))
+            for one in completions
         ]
-    return rollouts, outcome
+    return rollouts, dropped
 
 
-def attempt(
-    build: Callable, batch: list[Problem], policy: Policy, seed: int, args, mrt_args
+def answer_room(tokenizer, mrt_args: MetaProverArguments) -> int:
+    """Most tokens that the meta-prover puts behind a prefix: the termination and an answer."""
+    return len(tokenize(tokenizer, check_termination(mrt_args.mrt_termination))) + mrt_args.mrt_answer_tokens
+
+
+def build_batch(
+    build: Callable, batch: list[Problem], sampler: Sampler, seed: int, args, mrt_args
 ) -> tuple[list[dict], dict[str, str | None], dict[str, str]]:
     """
-    Rows and outcome of a batch, and for the id of each problem that the engine failed on, why. Where it fails, the
-    problems are built one by one, so that one that cannot be had does not keep the others from it.
+    Rows of a batch, its finished problems, and for the id of each problem that the engine failed on, why. Where it
+    fails, the problems are built one by one, so that one that cannot be had does not keep the others from it.
     """
     try:
-        return *build(batch, policy, seed, args, mrt_args), {}
+        return *build(batch, sampler, seed, args, mrt_args), {}
     except SamplingError as error:
         if len(batch) == 1:
             logger.warning("Problem %s is not built: %s", batch[0].id, error)
             return [], {}, {batch[0].id: str(error)}
-    rows, outcome, failed = [], {}, {}
+    rows, finished, failed = [], {}, {}
     for problem in batch:
-        if len(failed) >= GIVE_UP_AFTER and not outcome:
+        if len(failed) >= GIVE_UP_AFTER and not finished:
             failed[problem.id] = "the engine failed on the problems before it."
             continue
-        more = attempt(build, [problem], policy, seed, args, mrt_args)
-        rows, outcome, failed = rows + more[0], outcome | more[1], failed | more[2]
-    return rows, outcome, failed
+        more = build_batch(build, [problem], sampler, seed, args, mrt_args)
+        rows, finished, failed = rows + more[0], finished | more[1], failed | more[2]
+    return rows, finished, failed
 
 
 def batch_seed(seed: int, batch: Sequence[Problem]) -> int:

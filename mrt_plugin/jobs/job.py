@@ -1,6 +1,6 @@
 r"""What the builders of data sets share: problems in, batches through the policy, rows out.
 
-A builder is one function of a batch, `build(problems, policy, seed, *arguments) -> (rows, outcome)`. The loop around
+A builder is one function of a batch, `build(problems, sampler, seed, *arguments) -> (rows, finished)`. The loop around
 it writes each batch to a [`~mrt_plugin.jobs.store.RowStore`], and a rerun of the same command goes on where the last
 one ended. What is random depends on the seed and on the problems of a batch, not on when or where the batch is built.
 """
@@ -18,17 +18,17 @@ from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
 from ..upstream.recipe import run_recipe
-from .batch import GIVE_UP_AFTER, attempt, batch_seed, load_policy
+from .batch import GIVE_UP_AFTER, batch_seed, build_batch, load_policy
 from .problems import read_problems
 from .store import RowStore
 
 
 logger = logging.getLogger(__name__)
 
-
-NOT_IN_ROWS = ("output_dir", "batch_size", "sampler", "server_url", "engine", "cpus_per_actor", "dataset_test_split")
-NOT_IN_ROWS += ("dataset_streaming", "gradient_checkpointing_use_reentrant", "ignore_bias_buffers")
-"""Arguments that the rows do not depend on; a rerun may change them."""
+NOT_IN_ROWS = ("output_dir", "batch_size", "engine", "cpus_per_actor", "sampler", "vllm_args", "max_batch_tokens")
+NOT_IN_ROWS += ("server_url", "server_concurrency", "server_timeout", "dataset_test_split", "dataset_streaming")
+NOT_IN_ROWS += ("gradient_checkpointing_use_reentrant", "ignore_bias_buffers")
+"""Arguments that say who builds the rows, and not which: a rerun may change them."""
 
 
 def run_job(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, mrt_args: MetaProverArguments):
@@ -50,21 +50,21 @@ def run_job(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, m
         failed: dict[str, str] = {}
         dead = 0  # batches in a row of which nothing was built
         with tqdm(total=len(problems), initial=len(problems) - sum(len(b) for _, b in todo), unit="problem") as bar:
-            for rows, outcome, unbuilt in _results(build, todo, args, model_args, mrt_args):
+            for rows, built, unbuilt in _results(build, todo, args, model_args, mrt_args):
                 failed |= unbuilt
-                dead = 0 if outcome else dead + 1
+                dead = 0 if built else dead + 1
                 if dead == GIVE_UP_AFTER:
                     break
-                if not outcome:
+                if not built:
                     continue
-                _save(store, partial(store.write, rows, outcome))
-                bar.update(len(outcome))
+                _save(store, partial(store.write, rows, built))
+                bar.update(len(built))
                 finished = store.finished()
                 kept = sum(reason is None for reason in finished.values())
                 bar.set_postfix(kept=f"{kept / len(finished):.0%}")
         _save(store, card)
         finished = store.finished()
-        if None not in finished.values():
+        if finished and None not in finished.values():
             reasons = Counter(finished.values()).most_common()
             logger.warning("No row was kept: %s.", "; ".join(f"{reason} ({count})" for reason, count in reasons))
     if failed:
@@ -77,17 +77,15 @@ def run_job(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, m
 
 
 def _results(build, todo, args, model_args, mrt_args) -> Iterator[tuple]:
-    """What became of each batch, as [`attempt`] gives it, in any order."""
-    if not todo:
-        return
-    if args.engine == "ray":
+    """Each batch as [`build_batch`] gives it, in any order."""
+    if todo and args.engine == "ray":
         from .ray import results
 
         yield from results(build, todo, args, model_args, mrt_args)
-        return
-    policy = load_policy(args, model_args)
-    for seed, batch in todo:
-        yield attempt(build, batch, policy, seed, args, mrt_args)
+    elif todo:
+        sampler = load_policy(args, model_args)
+        for seed, batch in todo:
+            yield build_batch(build, batch, sampler, seed, args, mrt_args)
 
 
 def _save(store: RowStore, save: Callable) -> None:
@@ -103,11 +101,9 @@ def _save(store: RowStore, save: Callable) -> None:
 
 def _settings(args, model_args: ModelConfig, mrt_args: MetaProverArguments) -> dict:
     """What the rows depend on, under names that do not depend on the generation of TRL."""
-    settings = {name: value for name, value in asdict(args).items() if name not in NOT_IN_ROWS}
-    settings |= asdict(mrt_args)
-    settings["model_name_or_path"] = model_args.model_name_or_path
-    settings["model_revision"] = model_args.model_revision
-    return {name: value for name, value in settings.items() if value is not None}
+    settings = asdict(args) | asdict(mrt_args)
+    settings |= {name: getattr(model_args, name) for name in ("model_name_or_path", "model_revision")}
+    return {name: value for name, value in settings.items() if value is not None and name not in NOT_IN_ROWS}
 
 
 def launch_job(name: str, arguments_type: type, main: Callable, arguments: list[str] | None) -> None:

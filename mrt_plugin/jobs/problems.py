@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..arguments import check_known
 from ..datasets import load_splits
 from ..engines.sampling import Sampler
-from ..grading import Outcome, grade
+from ..grading import Verdict, grade
 from ..tokens import tokenize
 
 
@@ -28,23 +28,15 @@ class Problem:
     def text(self) -> str:
         return self.messages[-1]["content"]
 
+    def prompt_ids(self, tokenizer) -> list[int]:
+        return tokenize(tokenizer, self.rendered(tokenizer))
+
+    def rendered(self, tokenizer) -> str:
+        return tokenizer.apply_chat_template(self.messages, tokenize=False, add_generation_prompt=True)
+
     def random(self, seed: int) -> random.Random:
         """A generator of its own, so that its draws do not depend on what stands beside it in a batch."""
         return random.Random(f"{seed}-{self.id}")
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The engine that writes, and its tokenizer."""
-
-    sampler: Sampler
-    tokenizer: object
-
-    def prompt_ids(self, problem: Problem) -> list[int]:
-        return tokenize(
-            self.tokenizer,
-            self.tokenizer.apply_chat_template(problem.messages, tokenize=False, add_generation_prompt=True),
-        )
 
 
 def read_problems(args) -> list[Problem]:
@@ -71,39 +63,30 @@ def read_problems(args) -> list[Problem]:
 
 
 def usable(
-    problems: Sequence[Problem], policy: Policy, tokens: int
+    problems: Sequence[Problem], sampler: Sampler, room: int
 ) -> tuple[dict[Problem, list[int]], dict[str, str | None]]:
     """
-    The problems that rows can be built from, and why the others cannot.
+    Prompt ids of the problems that rows can be built from, with `room` tokens behind them; of the others the reason.
 
-    Args:
-        problems (`Sequence[Problem]`):
-            A batch.
-        policy ([`Policy`]):
-            The engine.
-        tokens (`int`):
-            How many tokens are to fit behind a prompt.
-
-    Returns:
-        `tuple[dict, dict]`:
-            Prompt ids of each usable problem, and for the id of each other one the reason.
+    Raises:
+        `ValueError`: If the model's context has no room for any prompt.
     """
     golds = grade(["\\boxed{}"] * len(problems), [problem.solution for problem in problems])
-    most = policy.sampler.max_length
-    if most is not None and most <= tokens:
+    most = sampler.max_length
+    if most is not None and most <= room:
         raise ValueError(
-            f"The rollouts and answers take up to {tokens} tokens, but the model's context has {most}. Lower "
+            f"The rollouts and answers take up to {room} tokens, but the model's context has {most}. Lower "
             "max_completion_length or mrt_answer_tokens."
         )
-    prompts, outcome = {}, {}
+    prompts, dropped = {}, {}
     for problem, gold in zip(problems, golds, strict=True):
-        prompt_ids = policy.prompt_ids(problem)
+        prompt_ids = problem.prompt_ids(sampler.tokenizer)
         if not problem.text.strip():
-            outcome[problem.id] = "the problem is empty"
-        elif gold is Outcome.UNPARSEABLE_GOLD:
-            outcome[problem.id] = "the gold answer cannot be parsed"
-        elif most is not None and len(prompt_ids) > most - tokens:
-            outcome[problem.id] = f"the prompt has more than {most - tokens} tokens"
+            dropped[problem.id] = "the problem is empty"
+        elif gold is Verdict.UNPARSEABLE_GOLD:
+            dropped[problem.id] = "the gold answer cannot be parsed"
+        elif most is not None and len(prompt_ids) > most - room:
+            dropped[problem.id] = f"the prompt has more than {most - room} tokens"
         else:
             prompts[problem] = prompt_ids
-    return prompts, outcome
+    return prompts, dropped

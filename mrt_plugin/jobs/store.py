@@ -14,16 +14,20 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-_KEY = b"mrt_plugin"  # in a file's metadata: the settings' fingerprint and the outcome of the batch
+# In a file's metadata: the settings' fingerprint and, as `outcome`, the batch's finished problems.
+_KEY = b"mrt_plugin"
 
 
-class RowStore:
+class RowStore(AbstractContextManager):
     """
     A folder of rows that a data builder fills, batch by batch, and that `datasets.load_dataset` reads. A process that
     is killed leaves whole batches behind; the next one opens the folder and builds what is missing.
@@ -32,13 +36,9 @@ class RowStore:
     ends. This needs a file system with locks. A forked child holds the lock as well, as long as it lives.
 
     Args:
-        folder (`str` or `Path`):
-            Where the rows go. It is made if it is not there.
-        schema (`pa.Schema`):
-            Columns of a row. One is `problem_id`, a string.
-        settings (`dict`):
-            What the rows depend on, as JSON can hold it. Once there are rows, only the same settings and columns can
-            add to them.
+        folder (`str` or `Path`): Where the rows go. It is made if it is not there.
+        schema (`pa.Schema`): Columns of a row. One is `problem_id`, a string.
+        settings (`dict`): What the rows depend on, as JSON can hold it. It cannot change once there are rows.
 
     Raises:
         `ValueError`: If the rows in the folder were built with other settings or columns, or not by a store.
@@ -54,7 +54,9 @@ class RowStore:
     ...         store.write([{"problem_id": "p1", "success": 0.5}], {"p1": None, "p2": "no answer"})
     ...     with RowStore(folder, schema, {"samples": 4}) as store:
     ...         store.finished()
+    ...     read_store(Path(folder), ["success"]).rows
     {'p1': None, 'p2': 'no answer'}
+    [{'success': 0.5}]
 
     ```
     """
@@ -63,12 +65,9 @@ class RowStore:
         if "problem_id" not in schema.names or schema.field("problem_id").type not in (pa.string(), pa.large_string()):
             raise ValueError(f"The schema needs a column `problem_id` of strings, but it has {schema.names}.")
         columns = {f"column {field.name}": str(field.type) for field in schema}
-        self.folder = Path(folder)
-        self.schema = schema
+        self.folder, self.schema = Path(folder), schema
         self.settings = json.loads(json.dumps(settings | columns))
-        self._data = self.folder / "data"
-        self._outcome = {}
-        self._rows = 0
+        self._data, self._finished, self._rows = self.folder / "data", {}, 0
         self._data.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder / ".lock")
         try:
@@ -76,9 +75,6 @@ class RowStore:
         except BaseException:  # whoever keeps the exception would keep the lock
             self.close()
             raise
-
-    def __enter__(self) -> "RowStore":
-        return self
 
     def __exit__(self, *exception) -> None:
         self.close()
@@ -88,24 +84,16 @@ class RowStore:
         self._lock.close()
 
     def finished(self) -> dict[str, str | None]:
-        """
-        Problems that need not be built again.
+        """The problems that need not be built again: `None` where rows were kept, else why the problem was dropped."""
+        return dict(self._finished)
 
-        Returns:
-            `dict[str, str | None]`:
-                For each problem in a finished file, `None` if its rows were kept, else why it was dropped.
-        """
-        return dict(self._outcome)
-
-    def write(self, rows: list[dict], outcome: dict[str, str | None]) -> None:
+    def write(self, rows: list[dict], finished: dict[str, str | None]) -> None:
         """
         Adds a batch of problems: all of it, or, after an error or a kill, nothing.
 
         Args:
-            rows (`list[dict]`):
-                Rows of the problems that are kept, with the columns of the schema.
-            outcome (`dict[str, str | None]`):
-                For each problem of the batch, `None` if its rows are kept, else why it is dropped.
+            rows (`list[dict]`): Rows of the problems that are kept, with the columns of the schema.
+            finished (`dict[str, str | None]`): The problems of the batch, as in [`RowStore.finished`].
 
         Raises:
             `ValueError`: If a problem is finished already, if a row has other columns, or if the problems that have
@@ -113,46 +101,36 @@ class RowStore:
         """
         if self._lock.closed:
             raise ValueError(f"{self.folder} is closed; open a new store to write to it.")
-        path = self._data / f"{'train' if rows else '.dropped'}-{_digest(sorted(outcome))}.parquet"
-        self._refuse_doubled(outcome, path)
+        path = self._data / f"{'train' if rows else '.dropped'}-{_digest(sorted(finished))}.parquet"
+        self._refuse_doubled(finished, path)
         for row in rows:
             if row.keys() != set(self.schema.names):
                 raise ValueError(f"A row needs the columns {self.schema.names}, but it has {list(row)}.")
-        kept = {problem for problem, reason in outcome.items() if reason is None}
+        kept = {problem for problem, reason in finished.items() if reason is None}
         if wrong := kept ^ {row["problem_id"] for row in rows}:
-            raise ValueError(f"Problems {_some(wrong)} are kept (outcome None) without rows, or have rows without it.")
-        record = json.dumps({"settings": _digest(self.settings), "outcome": outcome})
+            raise ValueError(f"Problems {_some(wrong)} are kept (None) without rows, or have rows without it.")
+        record = json.dumps({"settings": _digest(self.settings), "outcome": finished})
         schema = self.schema.with_metadata({**(self.schema.metadata or {}), _KEY: record})
         content = pa.BufferOutputStream()
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), content)
         _place(path, content.getvalue())
-        self._outcome.update(outcome)  # visible from here on, even if the sync fails
+        self._finished.update(finished)  # visible from here on, even if the sync fails
         self._rows += len(rows)
         _sync(self._data)
 
     def finish(self, title: str, description: str) -> None:
         """
-        Writes the dataset card, `README.md`: settings, and counts of what is there. To be called at the start as well,
-        so that the rows of an interrupted run have a card.
-
-        Args:
-            title (`str`):
-                Heading.
-            description (`str`):
-                What the rows are, in Markdown.
+        Writes the dataset card, `README.md`: title, description (Markdown), settings, and counts of what is there.
+        Called at the start as well, it gives the rows of an interrupted run a card.
         """
-        dropped = Counter(reason for reason in self._outcome.values() if reason is not None)
-        counts = {
-            "problems": len(self._outcome),
-            "problems kept": len(self._outcome) - dropped.total(),
-            **{f"dropped: {_code(reason)}": count for reason, count in dropped.most_common()},
-            "rows": self._rows,
-        }
+        dropped = Counter(reason for reason in self._finished.values() if reason is not None)
         header = f"---\npretty_name: {json.dumps(title, ensure_ascii=False)}\n---"
         lines = [header, "", f"# {title}", "", description, "", "| setting | value |", "|---|---|"]
         lines += [f"| {name} | {_code(value)} |" for name, value in self.settings.items()]
-        lines += ["", "| what | count |", "|---|---|"]
-        lines += [f"| {name} | {count} |" for name, count in counts.items()]
+        lines += ["", "| what | count |", "|---|---|", f"| problems | {len(self._finished)} |"]
+        lines += [f"| problems kept | {len(self._finished) - dropped.total()} |"]
+        lines += [f"| dropped: {_code(reason)} | {count} |" for reason, count in dropped.most_common()]
+        lines += [f"| rows | {self._rows} |"]
         _place(self.folder / "README.md", ("\n".join(lines) + "\n").encode())
         _sync(self.folder)
 
@@ -192,20 +170,34 @@ class RowStore:
             if record.get("settings") != fingerprint:
                 raise ValueError(f"{path} was not built with the settings in {stored}. Move it out of the folder.")
             self._refuse_doubled(record["outcome"], path)
-            self._outcome.update(record["outcome"])
+            self._finished.update(record["outcome"])
             self._rows += footer.num_rows
 
-    def _refuse_doubled(self, outcome: dict[str, str | None], path: Path) -> None:
-        if doubled := outcome.keys() & self._outcome.keys():
+    def _refuse_doubled(self, finished: dict[str, str | None], path: Path) -> None:
+        if doubled := finished.keys() & self._finished.keys():
             raise ValueError(f"{path}: problems {_some(doubled)} are finished already, in another file.")
 
 
-def stored_outcome(folder: Path) -> dict[str, str | None]:
-    """What became of each finished problem, as [`RowStore.finished`] gives it, without opening a store."""
-    outcome = {}
+class Stored(NamedTuple):
+    """What a store holds: its settings, its rows, and its problems as [`RowStore.finished`] gives them."""
+
+    settings: dict
+    rows: list[dict]
+    finished: dict[str, str | None]
+
+
+def read_store(folder: Path, columns: Sequence[str]) -> Stored:
+    """Reads what a [`RowStore`] wrote, without its lock. A folder that lacks one of the columns has no rows."""
+    stored = folder / ".settings.json"
+    settings = json.loads(stored.read_bytes()) if stored.exists() else {}
+    if any(f"column {name}" not in settings for name in columns):
+        return Stored(settings, [], {})
+    rows, finished = [], {}
     for path in sorted((folder / "data").glob("*.parquet")):
-        outcome |= json.loads(pq.read_metadata(path).metadata[_KEY])["outcome"]
-    return outcome
+        table = pq.read_table(path, columns=list(columns))
+        rows += table.to_pylist()
+        finished |= json.loads(table.schema.metadata[_KEY])["outcome"]
+    return Stored(settings, rows, finished)
 
 
 def _locked(path: Path):

@@ -52,8 +52,7 @@ class RecipeParser(TrlParser):
     TRL's parser, for recipes and command lines of both generations.
 
     Args:
-        dataclass_types (`Iterable[type]`):
-            Dataclasses that hold the fields.
+        dataclass_types (`Iterable[type]`): Dataclasses that hold the fields.
 
     Raises:
         `ValueError`: For a field or a value that this trl does not have and that cannot be translated; it names the

@@ -4,7 +4,8 @@ from contextlib import contextmanager
 
 import torch
 import trl
-from trl.models.utils import unwrap_model_for_generation
+from accelerate.utils import parse_flag_from_env
+from trl.models import utils
 
 from .trainer18 import GRPOTrainer18
 from .version import TRL_1
@@ -15,7 +16,12 @@ GRPOTrainer = trl.GRPOTrainer if TRL_1 else GRPOTrainer18
 
 def text_tokenizer(trainer):
     """The tokenizer of a trainer, also where it was given a processor."""
-    return getattr(trainer, "_tokenizer", trainer.processing_class)
+    return trainer._tokenizer if TRL_1 else trainer.processing_class
+
+
+def fsdp_is_on(args) -> bool:
+    """Whether a run shards its model with FSDP, by its arguments or accelerate's; known before the model is loaded."""
+    return bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 @contextmanager
@@ -24,7 +30,7 @@ def generating_policy(trainer):
     args, gather_params = trainer.args, {"gather_deepspeed3_params": trainer.args.ds3_gather_for_generation}
     if TRL_1:
         gather_params["gradient_checkpointing_kwargs"] = args.gradient_checkpointing_kwargs
-    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **gather_params) as model:
+    with utils.unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **gather_params) as model:
         # 0.18 leaves checkpointing on, and transformers then drops the key-value cache of a model in training.
         paused = not TRL_1 and model.is_gradient_checkpointing
         if paused:

@@ -1,5 +1,8 @@
 r"""trl 0.18, Open-R1's pin, with the seams of 1.x that [`~mrt_plugin.MRTTrainer`] overrides."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import torch
 import trl
 from accelerate.utils import gather
@@ -9,8 +12,7 @@ from trl.trainer.utils import pad
 
 class GRPOTrainer18(trl.GRPOTrainer):
     """
-    trl 0.18 with what [`~mrt_plugin.MRTTrainer`] overrides or returns on 1.x, where a step calls `_tokenize_prompts`
-    and `_calculate_rewards`, and the loss takes advantages of shape (B, T).
+    On 1.x, a step calls `_tokenize_prompts` and `_calculate_rewards`, and the loss takes advantages of shape (B, T).
 
     0.18 does both inline, from `self.processing_class` and `self.reward_funcs`. For the time of a step these are
     replaced by stand-ins that call the methods. vLLM in process is given the same token ids, which 0.18 would have it
@@ -28,11 +30,8 @@ class GRPOTrainer18(trl.GRPOTrainer):
         """Rewards of all ranks, (rows of all ranks, functions), NaN where a function skipped the row."""
         keys = [key for key in inputs[0] if key not in ("prompt", "completion", "completion_ids")]
         columns = {key: [row[key] for row in inputs] for key in keys}
-        values = [
-            function(prompts=prompts, completions=completions, completion_ids=completion_ids_list, **columns)
-            for function in self.reward_funcs
-        ]
-        values = [[torch.nan if value is None else value for value in column] for column in values]
+        columns |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids_list}
+        values = [[torch.nan if value is None else value for value in f(**columns)] for f in self.reward_funcs]
         return gather(torch.tensor(values, dtype=torch.float32, device=self.accelerator.device).T.contiguous())
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
@@ -47,18 +46,15 @@ class GRPOTrainer18(trl.GRPOTrainer):
                 raise ValueError(f"A prompt with its prefix has {longest} tokens; raise max_prompt_length: {most}.")
             self.llm = _TokenPrompts(engine, prompt_ids)
 
-        def reward_function(column: int):
-            def reward(prompts, completions, completion_ids, **kwargs):
-                if not rewards:  # the first function computes all columns
-                    self.reward_funcs, self.processing_class = functions, tokenizer
-                    first = self.accelerator.process_index * len(prompts)
-                    calculated = self._calculate_rewards(inputs, prompts, completions, completion_ids)
-                    rewards.extend(calculated[first : first + len(prompts)].tolist())
-                return [row[column] for row in rewards]
+        def reward(column: int, /, prompts, completions, completion_ids, **kwargs):
+            if not rewards:  # the first function computes all columns
+                self.reward_funcs, self.processing_class = functions, tokenizer
+                first = self.accelerator.process_index * len(prompts)
+                calculated = self._calculate_rewards(inputs, prompts, completions, completion_ids)
+                rewards.extend(calculated[first : first + len(prompts)].tolist())
+            return [row[column] for row in rewards]
 
-            return reward
-
-        self.reward_funcs = [reward_function(column) for column in range(len(functions))]
+        self.reward_funcs = [partial(reward, column) for column in range(len(functions))]
         self.processing_class = _Prompts(tokenizer, prompt_ids)
         self.max_prompt_length = None  # done, and a prefix must not push the problem out
         try:
@@ -70,8 +66,9 @@ class GRPOTrainer18(trl.GRPOTrainer):
             self.max_prompt_length = self.args.max_prompt_length
 
     def _compute_loss(self, model, inputs):
-        if inputs["advantages"].dim() == 2:
-            inputs = {**inputs, "advantages": _PerToken(inputs["advantages"])}
+        advantages = inputs["advantages"]
+        if advantages.dim() == 2:  # where the loss asks for (B, 1), to broadcast it over the tokens
+            inputs = {**inputs, "advantages": SimpleNamespace(unsqueeze=lambda dim: advantages)}
         return super()._compute_loss(model, inputs)
 
 
@@ -101,13 +98,3 @@ class _TokenPrompts(_Delegate):
 
     def generate(self, prompts, **kwargs):
         return self._stood_in_for.generate([{"prompt_token_ids": ids} for ids in self._prompt_ids], **kwargs)
-
-
-class _PerToken:
-    """Advantages of shape (B, T) for a loss that broadcasts (B,) over the tokens."""
-
-    def __init__(self, advantages: torch.Tensor):
-        self.advantages = advantages
-
-    def unsqueeze(self, dim: int) -> torch.Tensor:
-        return self.advantages

@@ -27,6 +27,7 @@ def main(sizes: dict[str, int]) -> list[dict]:
         LlamaConfig(**MODEL, architectures=["LlamaForCausalLM"]).save_pretrained(path)
         sampler = VLLMSampler(
             path,
+            tokenizer=None,
             dtype="float32",
             load_format="dummy",
             skip_tokenizer_init=True,

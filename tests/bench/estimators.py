@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.sampling import Prompt, SamplingSettings
-from mrt_plugin.meta_prover import MetaProver
+from mrt_plugin.episodes import CUES
+from mrt_plugin.meta_prover import GoldLikelihood, MetaProver, SampledAnswers
 from mrt_plugin.tokens import tokenize
 from mrt_plugin.traces import segment
 
@@ -39,15 +40,15 @@ def measure(model_path: str, problems: str, split: str, answer_tokens: int, coun
     prompts = [tokenize(tokenizer, text) for text in texts]
     drawn = sampler.sample([Prompt(ids) for ids in prompts], 1, SamplingSettings(160, seed=0))
     traces = [
-        segment(tokenizer, prompt, token_ids, solution, episodes=6)
-        for prompt, [token_ids], solution in zip(prompts, drawn, rows["solution"], strict=True)
+        segment(tokenizer, prompt, completion.token_ids, solution, 6, CUES)
+        for prompt, [completion], solution in zip(prompts, drawn, rows["solution"], strict=True)
     ]
     answers = SamplingSettings(answer_tokens, seed=1)
     return [
         [measurement.success_probability for measurement in prover.success_probabilities(traces)]
         for prover in (
-            MetaProver(sampler, tokenizer, "answer", "likelihood"),
-            MetaProver(sampler, tokenizer, "answer", "sample", DRAWS, answers),
+            MetaProver(sampler, GoldLikelihood(), "answer"),
+            MetaProver(sampler, SampledAnswers(DRAWS, answers), "answer"),
         )
     ]
 

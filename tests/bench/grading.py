@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from mrt_plugin import grading
-from mrt_plugin.grading import Outcome, grade
+from mrt_plugin.grading import Verdict, grade
 
 
 GROUPS, GROUP = 250, 8
@@ -71,11 +71,11 @@ def seconds(work: Callable) -> tuple[float, list]:
 def measure(seed: int, hostile: bool) -> list[dict]:
     answers, golds = batch(seed, hostile)
     grading._verdicts.clear()  # those of another batch
-    ours, outcomes = seconds(lambda: grade(answers, golds))
+    ours, verdicts = seconds(lambda: grade(answers, golds))
     rows = [{"what": "mrt_plugin.grading.grade", "seconds": ours, "answers per second": len(answers) / ours}]
     for name, reward in peers().items():
         taken, values = seconds(lambda reward=reward: reward(answers, golds))
-        decided = [(o, v) for o, v in zip(outcomes, values, strict=True) if o is not Outcome.TIMED_OUT]
+        decided = [(o, v) for o, v in zip(verdicts, values, strict=True) if o is not Verdict.TIMED_OUT]
         rows.append(
             {
                 "what": name,
@@ -83,7 +83,7 @@ def measure(seed: int, hostile: bool) -> list[dict]:
                 "answers per second": len(answers) / taken,
                 "times slower": taken / ours,
                 "goal": GOAL,
-                "other verdicts": sum((o is Outcome.RIGHT) != bool(v) for o, v in decided),
+                "other verdicts": sum((o is Verdict.RIGHT) != bool(v) for o, v in decided),
             }
         )
     return rows

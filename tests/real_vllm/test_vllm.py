@@ -17,7 +17,8 @@ from mrt_plugin.engines.rollouts import live_sampler
 from mrt_plugin.engines.sampling import Prompt, SamplingSettings
 from mrt_plugin.engines.server import ServerSampler
 from mrt_plugin.engines.vllm import VLLMSampler
-from mrt_plugin.meta_prover import MetaProver
+from mrt_plugin.episodes import CUES
+from mrt_plugin.meta_prover import MetaProver, SampledAnswers
 from mrt_plugin.tokens import tokenize
 from mrt_plugin.traces import segment
 
@@ -39,9 +40,9 @@ def saved(tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def in_process(saved):
+def in_process(saved, tokenizer):
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    return VLLMSampler(saved[1], dtype="float32", max_model_len=512)
+    return VLLMSampler(saved[1], tokenizer, dtype="float32", max_model_len=512)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def server(saved, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(saved, server, tokenizer):
-    return ServerSampler(saved[1], tokenizer, f"{server}/v1")
+    return ServerSampler(saved[1], tokenizer, f"{server}/v1", concurrency=64, timeout=600)
 
 
 @pytest.fixture(params=["in_process", "served"])
@@ -96,22 +97,29 @@ def test_greedy_tokens_are_those_of_transformers(engine, saved, tokenizer, branc
 def test_a_seed_reproduces_and_completions_differ(engine, branches):
     drawn = engine.sample(branches, 4, DRAWN)
     assert engine.sample(branches, 4, DRAWN) == drawn
-    assert all(len(set(map(tuple, group))) > 1 for group in drawn)
+    assert all(len({tuple(one.token_ids) for one in group}) > 1 for group in drawn)
     assert engine.sample(branches, 4, SamplingSettings(12, 1.0, seed=6)) != drawn
 
 
 def test_the_end_of_the_sequence_is_part_of_a_completion(engine, saved, tokenizer, branches):
-    drawn = [ids for group in engine.sample(branches, 64, SamplingSettings(64, 2.0, seed=1)) for ids in group]
-    ended = [ids for ids in drawn if len(ids) < 64]
-    assert ended
-    assert all(ids[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in ids[:-1] for ids in ended)
+    drawn = [one for group in engine.sample(branches, 64, SamplingSettings(64, 2.0, seed=1)) for one in group]
+    assert {one.ended for one in drawn} == {True, False}
+    assert all(one.ended == (tokenizer.eos_token_id in one.token_ids) for one in drawn)
+    assert all(tokenizer.eos_token_id not in one.token_ids[:-1] for one in drawn)
+    assert all(one.ended or len(one.token_ids) == 64 for one in drawn)
+
+
+def test_a_prompt_without_room_gets_nothing_and_one_with_little_is_cut(engine):
+    first, second = engine.sample([Prompt([7] * 512), Prompt([7] * 508)], 1, SamplingSettings(4, 0.0))
+    assert first is None
+    assert second[0].ended or len(second[0].token_ids) == 4
 
 
 def test_temperature_and_nucleus_follow_the_policy(in_process, saved, tokenizer):
     """Shares of the first token, against the model's own probabilities."""
     prompt = Prompt(tokenize(tokenizer, TRACE))
     drawn = in_process.sample([prompt], 4000, SamplingSettings(1, 0.7, seed=2))[0]
-    shares = torch.bincount(torch.tensor([ids[0] for ids in drawn]), minlength=len(tokenizer)) / len(drawn)
+    shares = torch.bincount(torch.tensor([one.token_ids[0] for one in drawn]), minlength=len(tokenizer)) / len(drawn)
     with torch.no_grad():
         expected = (saved[0](torch.tensor([prompt.token_ids])).logits[0, -1] / 0.7).softmax(-1)
     assert (shares - expected[: len(shares)]).abs().max() < 0.04
@@ -119,9 +127,9 @@ def test_temperature_and_nucleus_follow_the_policy(in_process, saved, tokenizer)
 
 def test_the_meta_prover_measures_the_same(engine, saved, tokenizer):
     prompt, completion = TRACE.partition("\n")[0] + "\n", TRACE.partition("\n")[2]
-    trace = segment(tokenizer, tokenize(tokenizer, prompt), tokenize(tokenizer, completion), "5", episodes=4)
+    trace = segment(tokenizer, tokenize(tokenizer, prompt), tokenize(tokenizer, completion), "5", 4, CUES)
     measured = [
-        MetaProver(sampler, tokenizer, "answer", samples=2, settings=GREEDY).success_probabilities([trace])[0]
+        MetaProver(sampler, SampledAnswers(2, GREEDY), "answer").success_probabilities([trace])[0]
         for sampler in (engine, PolicySampler(saved[0], tokenizer))
     ]
     assert measured[0].success_probability.tolist() == measured[1].success_probability.tolist()

@@ -15,6 +15,7 @@ import yaml
 
 pytest.importorskip("open_r1", reason="Open-R1 is installed from its repository")
 
+import datasets
 import open_r1.configs
 import open_r1.grpo
 import open_r1.rewards
@@ -45,6 +46,19 @@ def built(monkeypatch):
 
     monkeypatch.setattr(MRTTrainer, "__init__", spy)
     return trainers
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The data sets that a run loads."""
+    names, load_dataset = [], datasets.load_dataset
+
+    def spy(name, *args, **kwargs):
+        names.append(name)
+        return load_dataset(name, *args, **kwargs)
+
+    monkeypatch.setattr(datasets, "load_dataset", spy)
+    return names
 
 
 def test_registering_twice_does_no_harm():
@@ -95,29 +109,33 @@ def test_a_module_that_has_moved_is_named(monkeypatch):
         {"mrt_credit": "none"},
     ],
 )
-def test_grpo_through_open_r1(recipe, tmp_path, model_path, built, mrt):
+def test_grpo_through_open_r1(recipe, tmp_path, model_path, problems, built, loaded, mrt):
     """Its `main`, from a recipe: rewards of both, our callback and trainer, and weights that move."""
     rewards = ["accuracy", "format", "tag_count", "mrt_progress", "test_open_r1.letters"]
     write(recipe, yaml.safe_load(recipe.read_text()) | {"reward_funcs": rewards} | mrt)
+    get_dataset = open_r1.grpo.get_dataset
     grpo.run(["--config", str(recipe)])
+    assert loaded == [problems]
+    assert open_r1.grpo.get_dataset is get_dataset
     [trainer] = built
-    assert trainer.credit == mrt.get("mrt_credit", "dense")
+    assert trainer.credit.name == mrt.get("mrt_credit", "dense")
     assert type(trainer.args) is GRPOConfig
     assert trainer.reward_func_names[:3] == ["accuracy_reward", "format_reward", "tag_count_reward"]
     assert sum(isinstance(callback, MRTCallback) for callback in trainer.callback_handler.callbacks) == 1
     logged = trainer.state.log_history[0]
     assert "rewards/letters/mean" in logged
-    assert ("mrt/branch_tokens" in logged) == (trainer.credit != "none")
+    assert ("mrt/branch_tokens" in logged) == trainer.credit.active
     assert len(changed(model_path, tmp_path / "out")) > 20
 
 
-def test_sft_through_open_r1(tmp_path, model_path, problems):
+def test_sft_through_open_r1(tmp_path, model_path, loaded):
     turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "Hm.\n</think>\n\n\\boxed{2}"}]
     folder = tmp_path / "traces"
     folder.mkdir()
     (folder / "train.jsonl").write_text("\n".join([json.dumps({"messages": turns})] * 8))
     fields = CPU | {"model_name_or_path": model_path, "dataset_name": str(folder), "output_dir": str(tmp_path / "out")}
     sft.run(["--config", str(write(tmp_path / "sft.yaml", fields))])
+    assert loaded == [str(folder)]
     assert len(changed(model_path, tmp_path / "out")) > 20
 
 

@@ -1,23 +1,23 @@
 """
-A second task beside make_problems.py, of another structure: evidence adds up, and a slip can be mended.
+A second task, of another structure than search.py: evidence adds up, and a slip can be mended.
 
-    python recipes/tiny-cpu/make_clues.py --output runs/clues
+    python -m study.tasks.clues --output runs/clues
 
 A problem names two to five sums modulo 7 and asks of each whether it is odd (1) or even (2); the answer is a digit for
 each. The short ones help the model to learn the sums at all: with four sums in all problems, it did not.
 An episode works out one sum: the sum itself, its two steps, and the digit. Each right digit doubles the chance of the
-answer, so that success rises by degrees, where it jumps in make_problems.py; a sum that was got wrong takes the chance
+answer, so that success rises by degrees, where it jumps in search.py; a sum that was got wrong takes the chance
 away, and working it out again can bring it back.
 
 The traces are mediocre on purpose: they work sums out that they have already (`REPEAT`, `IDLE`), make slips, and give
-up early and guess what is missing. What is written under `--output` is what make_problems.py writes.
+up early and guess what is missing. What is written under `--output` is listed in task.py.
 """
 
 import argparse
 import random
 from pathlib import Path
 
-from make_problems import CUES, EOS, FINAL_ANSWER, write_task
+from .task import CUES, EOS, FINAL_ANSWER, write_task
 
 
 NAMES = "ABCDE"

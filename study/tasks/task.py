@@ -1,48 +1,25 @@
 """
-Everything the laptop demo starts from: problems, warm-start traces, a tokenizer and an untrained model.
+What the tasks share: a tokenizer, an untrained model, and how problems and warm-start traces are written.
 
-    python recipes/tiny-cpu/make_problems.py --output runs/demo
+A task is a module with `write(output, seed)`. It writes, under `output`:
 
-A problem asks for the x with a*x + b + c = 0 (mod 7), and is solved by trying values. One attempt is one episode of
-three paragraphs: the value, its product with a, and the sums, which end in 0 if and only if the value is right. The
-products and sums modulo 7 are small tables, which a tiny model learns in two minutes. It is shown no way to the answer
-other than trying: in the traces, neither the values tried nor the guesses make use of the solution. The traces search
-badly on purpose, in ways that reinforcement learning can unlearn: at times they go on to the next value, but mostly to
-any, which may have failed already; they check the solution again after it was found; they give up and guess. The rates
-are the constants below.
-
-Written under `--output`:
-
-- `problems/{train,test}.jsonl`: rows with `problem` and `solution`; no problem is in both. With
-  `--validation 50`, that many more problems are kept from training, in `problems/validation.jsonl`.
+- `problems/{train,validation,test}.jsonl`: rows with `problem` and `solution`; no problem is in two of them.
 - `warm_start/train.jsonl`: rows with plain-string `prompt` and `completion`, for SFT on the completion alone. The
   prompt is the rendered chat template, so it ends in `<think>` and a newline, as it does when the model generates.
 - `base/`: a byte-level BPE tokenizer and a Qwen3 model with random weights.
 
-Left out: any trace of a test problem. A test problem is new as a text only: its twin with b and c exchanged may be
-among the training problems.
+Left out: any trace of a held-out problem.
 """
 
-import argparse
 import json
 import random
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-
-MODULUS = 7  # prime, so that every problem has exactly one solution
-TEST_PROBLEMS = 94  # of 294; the rest is for training
-TRACES_PER_PROBLEM = 40
-
-ORDERLY = 0.4  # an attempt takes the value after the last one, and not just any
-GIVE_UP = 0.12  # a trace stops thinking after a failed attempt, or before the first one
-MAX_ATTEMPTS = 8  # keeps the rows of a batch of similar length
-IDLE = 0.5  # a solved trace checks the solution once more, and then once more, ...
 
 CUES = ["Wait", "But wait", "Alternatively", "But hold on"]  # tokens of their own, as budget forcing appends them
 FINAL_ANSWER = "\n</think>\n\n**Final Answer**\n\n\\boxed{"
@@ -54,42 +31,6 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}" + EOS + "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
 )
-
-
-Coefficients = tuple[int, int, int]  # a, b and c; a is not a multiple of MODULUS
-
-
-def make_problem(coefficients: Coefficients) -> dict:
-    """One row of `problems`."""
-    a, b, c = coefficients
-    problem = f"Find x with {a}*x+{b}+{c}=0 (mod {MODULUS})."
-    solution = next(x for x in range(MODULUS) if (a * x + b + c) % MODULUS == 0)
-    return {"problem": problem, "solution": str(solution)}
-
-
-def make_attempt(opening: str, x: int, a: int, b: int, c: int) -> str:
-    """One episode: three paragraphs, which is the least that the segmentation rule accepts as an episode."""
-    multiple = a * x % MODULUS
-    partial = (multiple + b) % MODULUS
-    total = (partial + c) % MODULUS
-    verdict = "no" if total else "yes"
-    return f"{opening} x={x}.\n\n{a}*{x}={multiple}.\n\n{multiple}+{b}={partial}, {partial}+{c}={total} ({verdict})."
-
-
-def make_trace(coefficients: Coefficients, rng: random.Random) -> str:
-    """One warm-start completion: a mediocre search, then the value it found, or else the one it would try next."""
-    a, b, c = coefficients
-    attempts, x, found = [], rng.randrange(MODULUS), None
-    while found is None and len(attempts) < MAX_ATTEMPTS and rng.random() >= GIVE_UP:
-        opening = f"{rng.choice(CUES)} try" if attempts else "Let me try"
-        attempts.append(make_attempt(opening, x, a, b, c))
-        if (a * x + b + c) % MODULUS == 0:
-            found = x
-        x = (x + 1) % MODULUS if rng.random() < ORDERLY else rng.randrange(MODULUS)
-    while found is not None and len(attempts) < MAX_ATTEMPTS and rng.random() < IDLE:
-        attempts.append(make_attempt(f"{rng.choice(CUES)} check again", found, a, b, c))
-    answer = x if found is None else found
-    return "\n\n".join(attempts) + FINAL_ANSWER + f"{answer}}}" + EOS
 
 
 def make_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
@@ -193,22 +134,3 @@ def write_task(
     write_rows(output / "warm_start" / "train.jsonl", rows)
     tokenizer.save_pretrained(output / "base")
     make_model(tokenizer, seed).save_pretrained(output / "base")
-
-
-def main(output: Path, seed: int, validation: int) -> None:
-    rng = random.Random(seed)
-    coefficients = list(product(range(1, MODULUS), range(MODULUS), range(MODULUS)))
-    rng.shuffle(coefficients)
-    test, coefficients = coefficients[:TEST_PROBLEMS], coefficients[TEST_PROBLEMS:]
-    held_out, train = coefficients[:validation], coefficients[validation:]
-    splits = {"train": train, "test": test} | ({"validation": held_out} if validation else {})
-    write_task(output, seed, rng, splits, make_problem, make_trace, TRACES_PER_PROBLEM)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--validation", type=int, default=0, help="problems to keep from training for another split")
-    arguments = parser.parse_args()
-    main(arguments.output, arguments.seed, arguments.validation)

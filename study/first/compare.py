@@ -1,21 +1,17 @@
 """
-The runs of a task, and how their methods compare.
-
-Intervals are percentile bootstraps of 95%, over seeds and over problems: a draw takes the same problems for all
-methods, and S - 1 of the S seeds of each, so that the variance of a mean over few seeds is not underestimated.
+The trainings of the first study on a task, and how their methods compare.
 """
 
 from collections.abc import Callable
 from itertools import chain
 
 import numpy as np
-from measure import BUDGETS, TRAINED
-from reproduce import BASELINE, METHODS, VARIANTS, best_rates, varied
 
-from mrt_plugin.analysis.runs import Estimate
+from ..settings import BASELINE, METHODS, VARIANTS, varied
 
 
-RESAMPLES = 1000
+BUDGETS, TRAINED = [*range(40, 321, 20)], 160  # tokens
+LEARNING_RATES = [5e-5, 1e-4, 2e-4, 4e-4]
 START = "warm start"
 
 
@@ -64,30 +60,19 @@ class Results:
     def source(self) -> str:
         """When the runs ended, and what made a table of them."""
         days = [run["date"] for run in chain(self.swept, *self.runs.values())]
-        return f"Runs of {min(days)} to {max(days)}, by `recipes/tiny-cpu/results.py`."
+        return f"Runs of {min(days)} to {max(days)}, by `study/first/results.py`."
 
     @property
     def methods(self) -> list[str]:
         return [method for method in self.runs if method not in VARIANTS]
 
 
-def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
-    """
-    A statistic of the means over seeds and problems, and its bootstrap.
-
-    Args:
-        statistic (`Callable`):
-            Takes the mean of each sample.
-        samples (`np.ndarray` of shape (S, P, ...)):
-            Numbers by seed and problem; the problems are the same in all.
-    """
-    generator, problems, drawn = np.random.default_rng(0), samples[0].shape[1], []
-    for _ in range(RESAMPLES):
-        some = generator.integers(problems, size=problems)
-        seeds = [generator.integers(len(sample), size=max(len(sample) - 1, 1)) for sample in samples]
-        drawn.append(statistic(*(s[of_s][:, some].mean((0, 1)) for s, of_s in zip(samples, seeds, strict=True))))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
-    return Estimate(float(statistic(*(sample.mean((0, 1)) for sample in samples))), low, high)
+def best_rates(found: list[dict], steps: int) -> dict[tuple[str, str], float]:
+    """For each task and method, the one of its learning rates with the highest accuracy on validation problems."""
+    swept = [r for r in found if r.get("steps") == steps and r["seed"] == 0 and r["method"] in METHODS]
+    swept = [record for record in swept if record["learning_rate"] in LEARNING_RATES]
+    swept.sort(key=lambda record: record["validation"])
+    return {(record["task"], record["method"]): record["learning_rate"] for record in swept}
 
 
 def at(budget: int) -> Callable[[np.ndarray], float]:

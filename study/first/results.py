@@ -1,8 +1,7 @@
 """
-The tables and figures of docs/results.md, out of the files that reproduce.py keeps.
+The tables and figures of the first study on docs/results.md, out of its records.
 
-    make results                                                  # docs/results.md
-    python recipes/tiny-cpu/results.py runs/reproduce-fast/runs --page runs/reproduce-fast/results.md
+    python -m study.first.results
 
 One line for each training goes to runs.csv, beside the folder of the records.
 
@@ -19,15 +18,18 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from comparison import START, Results, at, fewer_tokens, gain_ratio, gains, heights, interval, over, reached
-from measure import BUDGETS, TRAINED
 from numpy.typing import ArrayLike
-from reproduce import BASELINE, CHOSEN, METHODS, TASKS, VARIANTS, read, varied
 
 from mrt_plugin.analysis.figures import COLORS, DASHES, STYLE
 from mrt_plugin.analysis.runs import markdown
 
+from ..compare import interval
+from ..reproduce import read
+from ..settings import BASELINE, CHOSEN, METHODS, VARIANTS, varied
+from .compare import BUDGETS, START, TRAINED, Results, at, fewer_tokens, gain_ratio, gains, heights, over, reached
 
+
+TASKS = ("search", "clues")
 REGRET = ["80", "160", "240", "320", "400"]
 SHARES = ["repeats", "idle", "cut"]
 
@@ -273,7 +275,7 @@ def main(records: Path, page: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("records", type=Path, nargs="?", default=Path("docs/results/runs"))
+    parser.add_argument("records", type=Path, nargs="?", default=Path(__file__).parent / "records")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     arguments = parser.parse_args()
     main(arguments.records, arguments.page)

@@ -1,0 +1,50 @@
+r"""How a model is loaded and called: names that TRL and transformers have changed."""
+
+import inspect
+
+import trl
+from transformers import AutoTokenizer
+from trl import get_quantization_config
+
+from .version import TRL_1
+
+
+DTYPE = "dtype" if TRL_1 else "torch_dtype"
+"""Field of [`~trl.ModelConfig`] and argument of `from_pretrained`."""
+
+
+def model_loading(script_args, training_args, model_args) -> dict:
+    """How a trainer loads the model and its tokenizer; sets `model_init_kwargs`, where the recipe's win."""
+    quantization = get_quantization_config(model_args)
+    common = {
+        "revision": model_args.model_revision,
+        "trust_remote_code": (training_args if TRL_1 else model_args).trust_remote_code,
+    }
+    init = common | {"attn_implementation": model_args.attn_implementation, DTYPE: getattr(model_args, DTYPE)}
+    given = {"model": model_args.model_name_or_path}
+    if TRL_1:
+        given["quantization_config"] = quantization
+    elif quantization is not None:
+        init |= {"quantization_config": quantization, "device_map": trl.get_kbit_device_map()}
+    training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
+    if script_args.chat_template is not None:
+        given["processing_class"] = AutoTokenizer.from_pretrained(model_args.model_name_or_path, **common)
+        given["processing_class"].chat_template = script_args.chat_template
+    return given
+
+
+def cache_argument(model) -> str:
+    """
+    The name under which a model takes its cache and gives it back: `cache` from transformers 5.24 on,
+    `past_key_values` before that and in models whose code is not of transformers.
+
+    ```python
+    >>> class Model:
+    ...     def forward(self, input_ids, cache=None): ...
+    >>> cache_argument(Model())
+    'cache'
+
+    ```
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter, which hands it on
+    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"

@@ -1,0 +1,114 @@
+"""
+Which trainings, and in which order: study/README.md says why.
+
+The list is declared; what depends on a choice that earlier trainings make joins it as soon as these are done.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+
+from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, RIVAL, TASKS, Setting, varied
+
+
+RATES = (4e-4, 8e-4, 2e-4, 1.6e-3)
+SCHEDULES = ("constant", "cosine")
+HARD, EASY, UNEVEN = "revise-hard", "revise-easy", "revise-uneven"
+MAIN = (BASELINE, CHOSEN, RIVAL)
+CONTROLS = ("progress shuffled", "progress scalar", "likelihood as outcome", "return to go", "return to go, baseline")
+SCALES = ("length penalty 0.05", "length penalty 0.2", "length penalty 0.4", "GRPO, rewards scaled")
+ATTEMPTS = ("revise-hard-4", "revise-hard-14")
+OLD = {"search": 1e-4, "clues": 4e-4}  # learning rates of both methods, as the first study chose them
+ONLINE = ("MRT mixed, online", "MRT termination, online")
+FINER = ("GRPO, groups of 4", "MRT dense, groups of 4", "alpha 0.4", "alpha 1.6", "horizon 0.5", "horizon 2")
+STAR = ("STaR, MRT, 16 samples", "STaR, outcome")
+
+Choice = tuple[float, str]
+Choices = dict[tuple[str, str], Choice]
+
+
+def setting_of(record: dict) -> Setting:
+    return Setting(*(record[name] for name in ("task", "method", "learning_rate", "schedule", "seed", "steps")))
+
+
+def grid(task: str, method: str, chosen: Choices) -> list[Choice]:
+    """
+    The rates and schedules that a method chooses from: all, on `hard`, if it is one of the main ones. The other tasks
+    and methods take what was chosen there, or half that rate; others of MRT, what dense chose.
+    """
+    if task == HARD and method in MAIN:
+        return list(product(RATES, SCHEDULES))
+    if (task in (EASY, UNEVEN) and method in MAIN) or task == HARD:
+        known = chosen.get((HARD, method if method in MAIN else CHOSEN))
+        return [known, (known[0] / 2, known[1])] if known else []
+    return []
+
+
+def choices(found: Iterable[dict]) -> Choices:
+    """The rate and the schedule with the least regret on validation problems, at the budget of training, of seed 0."""
+    regrets: dict[tuple[str, str], dict[Choice, float]] = {}
+    for record in found:
+        if record["seed"] == 0 and record["steps"] == TASKS[record["task"]].steps:
+            regret = record["validation"]["regret"][str(TASKS[record["task"]].budget)]
+            of_method = regrets.setdefault((record["task"], record["method"]), {})
+            of_method[record["learning_rate"], record["schedule"]] = regret
+    chosen: Choices = {(task, method): (rate, "constant") for task, rate in OLD.items() for method in MAIN[:2]}
+    for of_task in sorted(regrets, key=lambda of_task: (of_task[0] != HARD, of_task[1] not in MAIN)):
+        some = grid(*of_task, chosen)
+        if some and all(one in regrets[of_task] for one in some):
+            chosen[of_task] = min(some, key=regrets[of_task].__getitem__)
+    if all((HARD, method) in chosen for method in MAIN):
+        chosen |= {(task, method): chosen[HARD, method] for task in ATTEMPTS for method in MAIN}
+    return chosen
+
+
+def plan(found: list[dict]) -> Iterator[Setting]:
+    """The settings that are known by now, in order, with those that are done."""
+    chosen = choices(found)
+
+    def sweep(task: str, methods: Iterable[str]) -> Iterator[Setting]:
+        for method in methods:
+            yield from (Setting(task, method, *one, 0, TASKS[task].steps) for one in grid(task, method, chosen))
+
+    def seeds(task: str, methods: Iterable[str], count: int) -> Iterator[Setting]:
+        for seed, method in product(range(1, count + 1), methods):
+            if choice := chosen.get((task, varied(method))):
+                yield Setting(task, method, *choice, seed, TASKS[task].steps)
+
+    # Those of one rate and schedule stand together, so that the first comparison is there soon.
+    yield from sorted(sweep(HARD, MAIN), key=lambda one: (one.schedule == "cosine", RATES.index(one.learning_rate)))
+    yield from seeds(HARD, MAIN, 5)
+    yield from seeds(HARD, ("J of 4 samples", *CONTROLS), 3)
+    for task in (UNEVEN, EASY):
+        yield from sweep(task, MAIN)
+        yield from seeds(task, MAIN, 3)
+    yield from seeds(HARD, SCALES, 3)
+    yield from at_equal_tokens(found, list(seeds(HARD, MAIN, 5)))
+    for task in OLD:
+        yield from seeds(task, (BASELINE, CHOSEN), 3)
+    for task in ATTEMPTS:
+        yield from seeds(task, (BASELINE, CHOSEN), 3)
+    # As far as time lasts.
+    for methods in (("MRT dense, length penalty",), ONLINE, (BY_EPISODE,)):
+        yield from sweep(HARD, methods)
+        yield from seeds(HARD, methods, 3)
+    yield from seeds(HARD, FINER, 3)
+    yield from sweep(HARD, STAR)
+    yield from seeds(HARD, STAR, 3)
+
+
+def at_equal_tokens(found: list[dict], reported: list[Setting]) -> Iterator[Setting]:
+    """
+    The baseline and the rival once more, with the updates that MRT's tokens would buy them, written and scored ones,
+    where these are more.
+    """
+    spent: dict[str, list[int]] = {}
+    for record in found:
+        if setting_of(record) in reported:
+            spent.setdefault(record["method"], []).append(record["curve"]["drawn"][-1] + record["curve"]["scored"][-1])
+    if sum(map(len, spent.values())) < len(reported) or not reported:
+        return
+    for setting in reported:
+        bought = TASKS[HARD].steps * sum(spent[CHOSEN]) / sum(spent[setting.method])
+        if setting.method != CHOSEN and bought >= TASKS[HARD].steps + EVERY:
+            steps = round(bought / EVERY) * EVERY
+            yield Setting(HARD, setting.method, setting.learning_rate, setting.schedule, setting.seed, steps)

@@ -1,0 +1,152 @@
+"""
+The tables and figures of docs/results.md, out of the records that reproduce.py keeps.
+
+    make results                                                          # docs/results.md
+    python -m study.results runs/reproduce-fast/records --page runs/reproduce-fast/results.md
+
+A page has its tables between two comments, `<!-- table NAME TASK -->` and `<!-- end -->`, and is written anew there; a
+page that does not exist yet gets all tables of the tasks that have records. The tables of the first study are made by
+study/first/results.py.
+"""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mrt_plugin.analysis.runs import markdown
+
+from .compare import LEVEL, START, Results, gain_ratio, interval, reach, tokens_to
+from .figures import draw, draw_when
+from .reproduce import read
+from .settings import BASELINE, METHODS, RECORDS, TASKS, VARIANTS
+
+
+def mean(value: float) -> float:
+    return float(value)
+
+
+def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndarray, digits: int = 3) -> str:
+    """How much greater a statistic is of one than of the other."""
+    found = interval(lambda a, b: statistic(a) - statistic(b), ours, other)
+    return f"{found.mean:+.{digits}f} [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+
+
+def written(found, digits: int = 3) -> str:
+    return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def end_table(results: Results) -> list[dict]:
+    """Test problems at the end of training; of a method the numbers, and their difference from the baseline's."""
+    rows = []
+    for method in results.methods:
+        measures = {
+            f"regret@{results.budget}": (mean, results.regret(method, results.budget), 3),
+            f"within {results.quarter} tokens": (mean, results.accuracy(method, results.quarter), 3),
+            f"within {results.budget}": (mean, results.accuracy(method, results.budget), 3),
+            "tokens": (mean, results.tokens(method), 0),
+            f"tokens to be right in {LEVEL}": (tokens_to, results.right(method), 0),
+            "first attempt": (mean, results.first(method), 3),
+        }
+        row = {"method": method, "seeds": f"{len(results.runs[method])}"}
+        if choice := results.chosen.get(method):
+            row["rate"] = f"{choice[0]:g}, {choice[1]}"
+        for name, (statistic, ours, digits) in measures.items():
+            row[name] = written(interval(statistic, ours), digits)
+        rows.append(row)
+    return rows
+
+
+def versus_table(results: Results) -> list[dict]:
+    """Differences from the baseline at the end of training, and ratios of gains and costs."""
+    rows = []
+    if BASELINE not in results.runs:
+        return rows
+    start = results.accuracy(START, results.quarter)
+    for method in (one for one in results.methods if one not in (START, BASELINE)):
+        row = {"method less GRPO": method}
+        for budget in (results.budget * quarters // 4 for quarters in (1, 2, 3, 4)):
+            row[f"regret@{budget}"] = difference(mean, *(results.regret(one, budget) for one in (method, BASELINE)))
+        for budget in (results.quarter, results.budget):
+            pair = (results.accuracy(one, budget) for one in (method, BASELINE))
+            row[f"within {budget}"] = difference(mean, *pair)
+        pair = [results.accuracy(one, results.quarter) for one in (method, BASELINE)]
+        row["gain / GRPO's"] = written(interval(gain_ratio, *pair, start), 2)
+        rows.append(row)
+    return rows
+
+
+def learning_table(results: Results) -> list[dict]:
+    """How soon methods learn, on validation problems, and what training takes."""
+    rows = []
+    third = results.steps // 3
+    for method in (one for one in results.methods if one != START):
+        updates = results.curves(method, "updates")[0]
+        spent = results.spent(method)[:, -1].mean() / 1e6
+        seconds = np.mean([run["seconds"] for run in results.runs[method]])
+        row = {"method": method, "million tokens": f"{spent:.2f}", "seconds": f"{seconds:.0f}"}
+        curves = results.curves(method, "within_quarter")
+        early = [np.interp(third, updates, curve) for curve in curves]
+        row[f"within {results.quarter} after {third} updates"] = f"{np.mean(early):.3f}"
+        if method != BASELINE and BASELINE in results.runs:
+            other = results.curves(BASELINE, "within_quarter")
+            samples = [np.array([[np.interp(third, updates, c)] for c in some]) for some in (curves, other)]
+            start = np.full((1, 1), results.at_start("within_quarter"))
+            row["gain / GRPO's there"] = written(interval(gain_ratio, *samples, start), 2)
+            for name, axis in (("updates", lambda one: results.curves(one, "updates")), ("tokens", results.spent)):
+                row[f"times fewer {name} to GRPO's end"] = written(reach(results, method, axis), 2)
+        rows.append(row)
+    return rows
+
+
+def sweep_table(results: Results) -> list[dict]:
+    """Regret on validation problems at the budget of training, seed 0; the lowest of a row is the choice."""
+    rows: dict[str, dict] = {}
+    swept = [record for record in results.all if record.get("seed") == 0]
+    for record in sorted(swept, key=lambda record: (record["schedule"], record["learning_rate"])):
+        choice = record["learning_rate"], record["schedule"]
+        row = rows.setdefault(record["method"], {"method": record["method"]})
+        regret = f"{record['validation']['regret'][str(results.budget)]:.3f}"
+        chosen = results.chosen.get(record["method"]) == choice
+        row[f"{choice[1]} {choice[0]:g}"] = f"**{regret}**" if chosen else regret
+    return [rows[method] for method in (*METHODS, *VARIANTS) if method in rows]
+
+
+TABLES = {"end": end_table, "versus": versus_table, "learning": learning_table, "sweep": sweep_table}
+
+
+def main(records: Path, page: Path) -> None:
+    found = read(records)
+    measured = {record["task"] for record in found if record["method"] == START}
+    tasks = {task: Results(found, task) for task in TASKS if task in measured}
+    text = (
+        page.read_text()
+        if page.exists()
+        else "\n\n".join(f"<!-- table {name} {task} -->\n<!-- end -->" for task in tasks for name in TABLES)
+    )
+
+    def table(match: re.Match) -> str:
+        name, task = match[1], match[2]
+        if name not in TABLES:
+            return match[0]
+        rows = TABLES[name](tasks[task]) if task in tasks else []
+        shown = f"{markdown(rows)}\n\n{tasks[task].source}" if rows else "Not run yet."
+        return f"<!-- table {name} {task} -->\n\n{shown}\n\n<!-- end -->"
+
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(re.sub(r"<!-- table (\w+) ([\w-]+) -->.*?<!-- end -->", table, text, flags=re.S))
+    for results in tasks.values():
+        draw(results, page.parent / "figures")
+    if trained := [results for results in tasks.values() if len(results.runs) > 1]:
+        draw_when(trained, page.parent / "figures")
+    print(f"wrote {page}, from {len(found)} records")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("records", type=Path, nargs="?", default=RECORDS)
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    arguments = parser.parse_args()
+    main(arguments.records, arguments.page)

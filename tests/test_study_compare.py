@@ -1,0 +1,101 @@
+"""The study's statistics, and the page that they make."""
+
+import json
+
+import numpy as np
+import pytest
+
+from study import compare, plan, results
+from study.settings import TASKS
+
+
+TASK = "revise-hard"
+
+
+def test_intervals_draw_seeds_and_problems():
+    generator = np.random.default_rng(0)
+    seeds = generator.normal(size=(5, 1)) + np.zeros((5, 400))
+    of_seeds = compare.interval(float, seeds)
+    of_problems = compare.interval(float, generator.normal(size=(5, 400)))
+    assert of_seeds.high - of_seeds.low > 0.5  # not narrowed by 400 problems, which are all alike
+    assert of_problems.high - of_problems.low < 0.3
+    same = compare.interval(lambda a, b: a - b, seeds[:1], seeds[:1])
+    assert same == (0, 0, 0)  # the same problems are drawn for both
+
+
+def record(method, seed=None, regret=0.3, tokens=100, rate=8e-4, rises=10):
+    """Right after so many tokens in seven of eight rollouts; at its height on validation after so many updates."""
+    budget = TASKS[TASK].budget
+    quarters = {str(budget * q // 4): regret * 4 / q for q in (1, 2, 3, 4)}
+    found = {
+        "task": TASK,
+        "method": method,
+        "date": "2026-11-27",
+        "seconds": 600,
+        "validation": {"regret": quarters, "accuracy": 0.8, "within_quarter": 0.25, "tokens": 170.0},
+        "tokens": [[tokens] * 4, [tokens, tokens, tokens, 480]],
+        "right": [[1] * 4, [1, 1, 1, 0]],
+        "first": [0.5, 0.25],
+        "regret": {budget: [value, value] for budget, value in quarters.items()},
+    }
+    if seed is not None:
+        found |= {"learning_rate": rate, "schedule": "cosine", "seed": seed, "steps": 100}
+        updates = list(range(5, 101, 5))
+        height = [0.25 + 0.5 * min(1, step / rises) for step in updates]
+        spent = {"drawn": [step * 1e4 for step in updates], "scored": [0] * len(updates)}
+        found["curve"] = {
+            "updates": updates,
+            "within_quarter": height,
+            "regret": [regret] * len(updates),
+            "silent": [0.5] * 20,
+        } | spent
+    return found
+
+
+def trainings():
+    found = [record("warm start", regret=0.5, tokens=400)]
+    for method, regret, tokens, rises in (("GRPO", 0.2, 110, 80), ("MRT dense", 0.1, 70, 40)):
+        for rate in plan.RATES:
+            for schedule in plan.SCHEDULES:
+                least = (rate, schedule) == (8e-4, "cosine")
+                found.append(record(method, 0, regret if least else 0.4, rate=rate) | {"schedule": schedule})
+        found += [record(method, seed, regret, tokens, rises=rises) for seed in (1, 2)]
+        found.append(record(method, 1, rate=2e-4))  # not its rate
+    return found
+
+
+def test_methods_are_compared_at_their_own_rates():
+    of_task = compare.Results(trainings(), TASK)
+    assert of_task.methods == ["warm start", "GRPO", "MRT dense"]
+    assert of_task.accuracy("MRT dense", 70).tolist() == [[1.0, 0.75]] * 2
+    assert of_task.accuracy("MRT dense", 69).tolist() == [[0.0, 0.0]] * 2
+    assert compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.8) == 110
+    assert np.isnan(compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.9))
+    for axis in (of_task.spent, lambda method: of_task.curves(method, "updates")):
+        assert compare.reach(of_task, "MRT dense", axis) == pytest.approx((2, 2, 2))
+
+
+def test_what_is_gained_in_a_stretch_is_a_share_of_what_was_left():
+    silent, gain = compare.gained(compare.Results(trainings(), TASK), "MRT dense")
+    assert silent.tolist() == [[0.5] * 5] * 2
+    assert gain == pytest.approx(np.array([[0.8, 0, 0, 0, 0]] * 2))  # from 0.5 to 0.1, and no further
+
+
+def test_a_page_gets_its_tables_anew(tmp_path):
+    (tmp_path / "records").mkdir()
+    for number, one in enumerate(trainings()):
+        (tmp_path / "records" / f"{number:02}.json").write_text(json.dumps(one))
+    page, other = tmp_path / "page.md", "<!-- table accuracy search -->\n<!-- end -->"  # of the first study
+    page.write_text(f"Ours.\n<!-- table end revise-hard -->old<!-- end -->\n{other}")
+    for _ in range(2):
+        results.main(tmp_path / "records", page)
+        text = page.read_text()
+        assert text.startswith("Ours.\n")
+        assert text.endswith(other)
+        assert "old" not in text
+        assert "| GRPO       | 2     | 0.200 [0.200, 0.200] |" in text
+    assert (tmp_path / "figures/revise-hard.png").stat().st_size > 10_000
+    page.unlink()
+    results.main(tmp_path / "records", page)
+    assert "-0.100 [-0.100, -0.100]" in page.read_text()
+    assert "**0.100**" in page.read_text()
