@@ -147,6 +147,8 @@ class MRTArguments(MetaProverArguments):
             raise ValueError(f"mrt_length_alpha must be in [0, 1), got {self.mrt_length_alpha}.")
         check_choices(self, MRTArguments)
         super().__post_init__()
+        if isinstance(self, GRPOConfig):  # for a trainer; one that is not ours would leave these out
+            import_module(".registration", __package__).guard_trainers()
 
 
 def check_choices(arguments, dataclass_type: type) -> None:

@@ -80,6 +80,13 @@ class MRTCallback(TrainerCallback):
             )
         self.trainer = trainer
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer is None:
+            raise ValueError(
+                "callbacks: mrt_progress measures for MRTTrainer, and this trainer is another. Build "
+                "mrt_plugin.MRTTrainer, or call mrt_plugin.register() before the trainer is built."
+            )
+
     def on_step_end(self, args, state, control, **kwargs):
         every = self.trainer.mrt_args.mrt_regret_steps
         if every and state.global_step % every == 0:

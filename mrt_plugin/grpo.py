@@ -17,19 +17,21 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config
 
-from .arguments import MRTConfig, check_known
+from .arguments import MRTConfig, check_known, imported
 from .datasets import load_splits
-from .launch import REWARDS, RecipeArguments, imported_reward, launch, resume_point
+from .launch import RecipeArguments, launch, resume_point
+from .rewards import REWARDS
 from .tokens import tokenize
 from .trainer import MRTTrainer
 from .upstream.model import model_loading
+from .upstream.rewards import ELSEWHERE, FORM
 
 
 logger = logging.getLogger(__name__)
 
-KNOWN_REWARDS = REWARDS | (
-    {"accuracy": trl.rewards.accuracy_reward} if hasattr(trl.rewards, "accuracy_reward") else {}
-)
+KNOWN_REWARDS = REWARDS | FORM
+if hasattr(trl.rewards, "accuracy_reward"):
+    KNOWN_REWARDS["accuracy"] = trl.rewards.accuracy_reward
 
 
 @dataclass
@@ -70,7 +72,12 @@ def get_reward(name: str) -> Callable:
     ```
     """
     if "." in name:
-        return imported_reward(name)
+        return imported("reward_funcs", name)
+    if name in ELSEWHERE:
+        raise ValueError(
+            f"reward_funcs: {name!r} is a reward of Open-R1's. Install Open-R1 with the versions that it pins "
+            "(mrt-plugin[open-r1]), or leave it out: --reward_funcs with the others."
+        )
     check_known("reward_funcs", [name], KNOWN_REWARDS)
     return KNOWN_REWARDS[name]
 

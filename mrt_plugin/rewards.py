@@ -170,3 +170,7 @@ def mrt_length_penalty(
             penalty = 1 / (1 + math.exp(-(lengths[i] - mean) / (std or 1.0))) if outcome_rewards[i] else 0.0
             rewards.append(outcome_rewards[i] and outcome_rewards[i] * (1 - alpha * penalty))
     return rewards
+
+
+REWARDS = {reward.__name__: reward for reward in (mrt_accuracy, mrt_progress, mrt_length_penalty)}
+"""By their names in `reward_funcs`."""

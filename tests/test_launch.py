@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import CPU, changed, write
 from transformers import AutoTokenizer
+
+from mrt_plugin.launch import is_finished
 
 
 def letters(completions, **kwargs):
@@ -48,6 +51,20 @@ def test_grpo_goes_on_from_its_last_checkpoint(recipe, tmp_path):
     assert [entry["step"] for entry in history if "reward" in entry] == [1, 2, 3]
 
 
+def test_a_finished_run_takes_no_further_step(recipe, tmp_path, caplog):
+    steps = ["--save_strategy", "steps", "--save_steps", "1"]
+    run("grpo", recipe, *steps)
+    saved = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    run("grpo", recipe, *steps)
+    assert "out is finished" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == saved
+    args = SimpleNamespace(output_dir=str(tmp_path / "out"), resume_from_checkpoint=None, max_steps=-1)
+    for args.num_train_epochs, finished in ((9, False), (0.1, True)):
+        assert is_finished(args) == finished
+    (tmp_path / "out" / "model.safetensors").unlink()  # as if it was stopped before the model was saved
+    assert not is_finished(args)
+
+
 def test_sft_trains_from_a_recipe(tmp_path, model_path):
     folder = tmp_path / "traces"
     folder.mkdir()
@@ -62,6 +79,7 @@ def test_sft_trains_from_a_recipe(tmp_path, model_path):
     ("arguments", "match"),
     [
         (["--reward_funcs", "mrt_acuracy"], "Did you mean 'mrt_accuracy'"),
+        (["--reward_funcs", "code"], "'code' is a reward of Open-R1's. Install Open-R1"),
         (["--callbacks", "wandb_magic"], "callbacks: unknown 'wandb_magic'"),
         (
             ["--dataset_prompt_column", "question"],
@@ -90,7 +108,8 @@ def test_an_unknown_field_of_a_recipe_is_named(recipe, capsys):
 def test_help_lists_our_arguments():
     shown = subprocess.run([sys.executable, "-m", "mrt_plugin.cli", "grpo", "--help"], capture_output=True, text=True)
     assert shown.returncode == 0
-    assert "--mrt_credit {auto,none,mixed,termination,dense}" in shown.stdout
+    assert "--mrt_credit MRT_CREDIT" in shown.stdout
+    assert "--upstream {open-r1,trl}" in shown.stdout
     assert "each thinking token" in " ".join(shown.stdout.split())
     usage = subprocess.run([sys.executable, "-m", "mrt_plugin.cli", "grop"], capture_output=True, text=True)
     assert usage.returncode == 1
