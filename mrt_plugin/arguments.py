@@ -43,7 +43,8 @@ class MetaProverArguments:
         metadata={
             "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that "
             "ends in \\boxed{. Anything else is the text itself: it contains </think>, or, for a model that does not "
-            "think in tags, ends in \\boxed{."
+            "think in tags, ends in \\boxed{. In 'mixed', rewards see it in the rows that it stops, to which "
+            "Open-R1's `format` gives 0 after 'explain' and 'answer'."
         },
     )
     mrt_estimator: str = field(
