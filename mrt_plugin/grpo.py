@@ -24,6 +24,7 @@ from .rewards import REWARDS
 from .tokens import tokenize
 from .trainer import MRTTrainer
 from .upstream.model import model_loading
+from .upstream.recipe import NEEDS_OPEN_R1
 from .upstream.rewards import ELSEWHERE, FORM
 
 
@@ -74,10 +75,7 @@ def get_reward(name: str) -> Callable:
     if "." in name:
         return imported("reward_funcs", name)
     if name in ELSEWHERE:
-        raise ValueError(
-            f"reward_funcs: {name!r} is a reward of Open-R1's. Install Open-R1 with the versions that it pins "
-            "(mrt-plugin[open-r1]), or leave it out: --reward_funcs with the others."
-        )
+        raise ValueError(f"reward_funcs: {name!r} is a reward of Open-R1's; {NEEDS_OPEN_R1}.")
     check_known("reward_funcs", [name], KNOWN_REWARDS)
     return KNOWN_REWARDS[name]
 

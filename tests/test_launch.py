@@ -79,7 +79,7 @@ def test_sft_trains_from_a_recipe(tmp_path, model_path):
     ("arguments", "match"),
     [
         (["--reward_funcs", "mrt_acuracy"], "Did you mean 'mrt_accuracy'"),
-        (["--reward_funcs", "code"], "'code' is a reward of Open-R1's. Install Open-R1"),
+        (["--reward_funcs", "code"], "'code' is a reward of Open-R1's. install Open-R1"),
         (["--callbacks", "wandb_magic"], "callbacks: unknown 'wandb_magic'"),
         (
             ["--dataset_prompt_column", "question"],

@@ -48,6 +48,9 @@ FIXED = {  # what holds where a field does not exist; it may be said, nothing el
 }
 WITHOUT_EFFECT = ("overwrite_output_dir", "vllm_device")
 """In Open-R1's recipes, but nothing there or in TRL reads them."""
+OF_ITS_REWARDS = ("code_", "cosine_", "e2b_", "ioi_", "max_completion_len", "morph_", "parallel_code_", "repetition_")
+OF_ITS_REWARDS += ("soft_punish_",)
+NEEDS_OPEN_R1 = "install Open-R1 with the versions that it pins (mrt-plugin[open-r1]), or leave it out"
 
 
 @cache
@@ -186,6 +189,8 @@ class RecipeParser(TrlParser):
                         f"without Open-R1's launcher it is always {FIXED[name]!r}."
                     )
                 return []
+            if name.startswith(OF_ITS_REWARDS):
+                raise ValueError(f"{written} is a field of Open-R1's rewards; {NEEDS_OPEN_R1}.")
             raise ValueError(
                 f"trl {trl.__version__} has no field {written!r}.{did_you_mean(name, known | set(RENAMED))}"
             )
