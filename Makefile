@@ -7,11 +7,13 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-vllm demo demo-fast figures smoke reproduce reproduce-fast results test test-open-r1 test-vllm bench style quality clean
+.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast figures smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm bench style quality clean
 
 install: .venv/installed
 
 install-open-r1: .venv-open-r1/installed
+
+install-open-r1-pins: .venv-open-r1-pins/installed
 
 install-vllm: .venv-vllm/installed
 
@@ -21,6 +23,12 @@ install-vllm: .venv-vllm/installed
 .venv/installed .venv-open-r1/installed: setup.py constraints-cpu.txt
 	test -d $(@D) || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --editable '.[$(EXTRAS)]' $(CONSTRAINTS)
+	touch $@
+
+# All that Open-R1's own installation comes to, with the CUDA build of torch: several gigabytes, so not part of CI.
+.venv-open-r1-pins/installed: setup.py
+	test -d $(@D) || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet torch==2.6.0 numpy==1.26.4 datasets==3.6.0 pyarrow==20.0.0 --editable '.[open-r1,test]'
 	touch $@
 
 # The package of vLLM for CPUs has another name than `vllm`, and it does not import beside these three of other builds.
@@ -63,6 +71,9 @@ test: install
 
 test-open-r1: install-open-r1
 	.venv-open-r1/bin/python -m pytest
+
+test-open-r1-pins: install-open-r1-pins
+	.venv-open-r1-pins/bin/python -m pytest
 
 test-vllm: install-vllm
 	VLLM_CPU_OMP_THREADS_BIND=0-1 .venv-vllm/bin/python -m pytest tests/real_vllm

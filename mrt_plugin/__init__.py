@@ -23,7 +23,7 @@ _MODULES = {
     "mrt_length_penalty": "rewards",
     "mrt_progress": "rewards",
     "normalized_regret": "progress",
-    "register": "open_r1",
+    "register": "registration",
 }
 __all__ = sorted(_MODULES)
 

@@ -45,7 +45,8 @@ class MetaProverArguments:
         metadata={
             "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that "
             "ends in \\boxed{. Anything else is the text itself: it contains </think>, or, for a model that does not "
-            "think in tags, ends in \\boxed{."
+            "think in tags, ends in \\boxed{. In 'mixed', rewards see it in the rows that it stops, to which "
+            "Open-R1's `format` gives 0 after 'explain' and 'answer'."
         },
     )
     mrt_estimator: str = field(
@@ -138,6 +139,8 @@ class MRTArguments(MetaProverArguments):
             raise ValueError(f"mrt_length_alpha must be in [0, 1), got {self.mrt_length_alpha}.")
         check_choices(self, MRTArguments)
         super().__post_init__()
+        if isinstance(self, GRPOConfig):  # for a trainer; one that is not ours would leave these out
+            import_module(".registration", __package__).guard_trainers()
 
 
 def check_choices(arguments, dataclass_type: type) -> None:

@@ -88,6 +88,13 @@ class MRTCallback(TrainerCallback):
             )
         self.trainer, self.silent = trainer, list(SILENT)
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer is None:
+            raise ValueError(
+                "callbacks: mrt_progress measures for MRTTrainer, and this trainer is another. Build "
+                "mrt_plugin.MRTTrainer, or call mrt_plugin.register() before the trainer is built."
+            )
+
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step <= FIRST_STEPS:
             self.warn_if_silent(state.global_step)

@@ -3,9 +3,11 @@ r"""What a run reads: `dataset_name` or `dataset_mixture` of a recipe -> splits 
 from dataclasses import dataclass, field
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+from datasets.arrow_writer import SchemaInferenceError
+from datasets.exceptions import DatasetGenerationError
 from trl import ScriptArguments
 
-from .arguments import check_known
+from .arguments import check_known, did_you_mean
 
 
 @dataclass
@@ -43,7 +45,9 @@ def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tup
 def _load(path: str, **kwargs):
     try:
         return load_dataset(path, **kwargs)
-    except StopIteration as error:  # of `datasets`, on a JSON file of no bytes
+    except (StopIteration, DatasetGenerationError) as error:  # of `datasets`, on a JSON file of no bytes
+        if not isinstance(error.__cause__ or error, (StopIteration, SchemaInferenceError)):  # the latter in 3.6
+            raise
         raise ValueError(f"{path} holds an empty file.") from error
 
 
@@ -59,6 +63,17 @@ def check_splits(
         if prompt_column is not None and columns is not None:
             check_known("dataset_prompt_column", [prompt_column], columns)
     return taken[0], taken[1] if wants_eval else None
+
+
+def check_sft_columns(rows: Dataset, text_field: str) -> None:
+    """Raises a `ValueError` if rows have no column that [`~trl.SFTTrainer`] could train on."""
+    columns, known = rows.column_names, {"messages", "conversations", "prompt", "input_ids", text_field}
+    if columns is not None and not known & set(columns):  # a stream may not know them
+        hints = "".join(did_you_mean(column, known) for column in columns)
+        raise ValueError(
+            f"The training data needs a column 'messages', or 'prompt' and 'completion', or {text_field!r} (as "
+            f"dataset_text_field says); it has {columns}.{hints}"
+        )
 
 
 def load_mixture(mixture: dict) -> DatasetDict:

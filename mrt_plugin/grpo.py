@@ -17,20 +17,23 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config
 
-from .arguments import MRTConfig, check_known
+from .arguments import MRTConfig, check_known, imported
 from .datasets import load_splits
-from .launch import REWARDS, RecipeArguments, imported_reward, launch, resume_point
+from .launch import RecipeArguments, launch, resume_point
+from .rewards import REWARDS
 from .settings import resolve
 from .tokens import tokenize
 from .trainer import MRTTrainer
 from .upstream.model import model_loading
+from .upstream.recipe import NEEDS_OPEN_R1
+from .upstream.rewards import ELSEWHERE, FORM
 
 
 logger = logging.getLogger(__name__)
 
-KNOWN_REWARDS = REWARDS | (
-    {"accuracy": trl.rewards.accuracy_reward} if hasattr(trl.rewards, "accuracy_reward") else {}
-)
+KNOWN_REWARDS = REWARDS | FORM
+if hasattr(trl.rewards, "accuracy_reward"):
+    KNOWN_REWARDS["accuracy"] = trl.rewards.accuracy_reward
 
 
 @dataclass
@@ -71,7 +74,9 @@ def get_reward(name: str) -> Callable:
     ```
     """
     if "." in name:
-        return imported_reward(name)
+        return imported("reward_funcs", name)
+    if name in ELSEWHERE:
+        raise ValueError(f"reward_funcs: {name!r} is a reward of Open-R1's; {NEEDS_OPEN_R1}.")
     check_known("reward_funcs", [name], KNOWN_REWARDS)
     return KNOWN_REWARDS[name]
 

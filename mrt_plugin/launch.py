@@ -1,25 +1,26 @@
 r"""What the launchers share: which upstream runs a recipe, its data, its rewards, where it resumes."""
 
 import argparse
-import importlib
+import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
-from datasets import Dataset
 from transformers.trainer_utils import get_last_checkpoint
 
-from . import rewards
-from .arguments import check_known, did_you_mean
+from .arguments import check_known
 from .datasets import DataArguments
 from .upstream.recipe import run_recipe
 from .upstream.version import FITS_OPEN_R1
 
 
-REWARDS = {
-    reward.__name__: reward for reward in (rewards.mrt_accuracy, rewards.mrt_progress, rewards.mrt_length_penalty)
-}
+logger = logging.getLogger(__name__)
+
+UPSTREAM = "--upstream {open-r1,trl}: whose main runs it; Open-R1's where it is installed with the trl that it pins."
 
 
 def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[str] | None = None) -> None:
@@ -40,8 +41,16 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
     chooser.add_argument("--upstream", choices=["open-r1", "trl"], default=default)
     chosen, arguments = chooser.parse_known_args(arguments)  # of the process where there are none
     if chosen.upstream == "open-r1":
-        dataclass_types, main = importlib.import_module(".open_r1", __package__).LAUNCHERS[task]
-    run_recipe(task, dataclass_types, main, arguments)
+        dataclass_types, main = import_module(".open_r1", __package__).launcher(task)
+        import_module(".registration", __package__).register()
+
+    def unless_finished(script_args, training_args, model_args) -> None:
+        if is_finished(training_args):
+            logger.warning("%s is finished; a longer run or another output_dir goes on.", training_args.output_dir)
+        else:
+            main(script_args, training_args, model_args)
+
+    run_recipe(task, dataclass_types, unless_finished, arguments, epilog=UPSTREAM)
 
 
 @dataclass
@@ -63,28 +72,19 @@ class RecipeArguments(DataArguments):
                 os.environ[name.upper()] = getattr(self, name)
 
 
-def check_sft_columns(rows: Dataset, text_field: str) -> None:
-    """Raises a `ValueError` if rows have no column that [`~trl.SFTTrainer`] could train on."""
-    columns, known = rows.column_names, {"messages", "conversations", "prompt", "input_ids", text_field}
-    if columns is not None and not known & set(columns):  # a stream may not know them
-        hints = "".join(did_you_mean(column, known) for column in columns)
-        raise ValueError(
-            f"The training data needs a column 'messages', or 'prompt' and 'completion', or {text_field!r} (as "
-            f"dataset_text_field says); it has {columns}.{hints}"
-        )
-
-
-def imported_reward(name: str) -> Callable:
-    """The reward function at a dotted path."""
-    module, _, attribute = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"reward_funcs: {name!r} cannot be imported: {error}.") from error
-
-
 def resume_point(training_args) -> str | None:
     """The checkpoint to resume from: the one that was asked for, else the last one in the output folder."""
     if training_args.resume_from_checkpoint is not None:
         return training_args.resume_from_checkpoint
     return get_last_checkpoint(training_args.output_dir) if os.path.isdir(training_args.output_dir) else None
+
+
+def is_finished(training_args) -> bool:
+    """Whether the output folder holds the model of a run that has taken all its steps."""
+    state = Path(resume_point(training_args) or "", "trainer_state.json")
+    if not state.is_file() or not any(Path(training_args.output_dir).glob("*model*")):
+        return False
+    taken = json.loads(state.read_text())
+    if training_args.max_steps > 0:
+        return taken["global_step"] >= training_args.max_steps
+    return taken["epoch"] >= training_args.num_train_epochs

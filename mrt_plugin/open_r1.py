@@ -1,51 +1,45 @@
-r"""The plugin to Open-R1: registers our rewards, callback and trainer with it, without touching a file of it.
+r"""The plugin to Open-R1: our rewards and callback among its own, and its `main` under our launchers.
 
-A fork needs one line before its own `main`, and recipes may then use `mrt_*` like anything of Open-R1:
-
-```python
-from mrt_plugin import register; register()
-```
+No file of it is touched. A fork, or Open-R1 itself, needs [`~mrt_plugin.run`] or one line, [`~mrt_plugin.register`];
+recipes may then use `mrt_*` like anything of Open-R1.
 """
 
 import copy
-import importlib
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
+from traceback import walk_tb
 
 import trl
 from trl import ModelConfig
 
-from .arguments import MRTArguments, check_known
+from .arguments import check_known, imported
 from .callback import MRTCallback
-from .datasets import check_splits
-from .launch import REWARDS, check_sft_columns, imported_reward
-from .settings import resolve
-from .trainer import MRTTrainer
+from .datasets import check_sft_columns, check_splits
+from .rewards import REWARDS
+from .settings import check_held_out, resolve
+from .upstream.names import call_instead
 from .upstream.version import FITS_OPEN_R1
 
 
-if not FITS_OPEN_R1:
-    raise ImportError(
-        f"Open-R1 pins trl==0.18.0; this is {trl.__version__}. Install its versions (mrt-plugin[open-r1]), or launch "
-        "with --upstream trl, which needs no Open-R1."
-    )
-
-SEAMS = {  # what is replaced, added to or called
+REGISTRIES = {"open_r1.rewards": ["get_reward_funcs"], "open_r1.utils.callbacks": ["CALLBACKS"]}
+LAUNCHERS = {
     "open_r1.configs": ["GRPOConfig", "GRPOScriptArguments", "SFTConfig", "ScriptArguments"],
-    "open_r1.grpo": ["GRPOConfig", "GRPOTrainer", "get_dataset", "get_reward_funcs", "main"],
-    "open_r1.rewards": ["get_reward_funcs"],
+    "open_r1.grpo": ["get_dataset", "main"],
     "open_r1.sft": ["get_dataset", "main"],
     "open_r1.utils": ["get_dataset"],
-    "open_r1.utils.callbacks": ["CALLBACKS"],
 }
 
 
-def check_seams() -> None:
+def check_seams(seams: dict[str, list[str]]) -> None:
     """Raises an `ImportError` that names what this module expects of Open-R1 and does not find."""
-    for name, attributes in SEAMS.items():
+    if not FITS_OPEN_R1:
+        raise ImportError(
+            f"Open-R1 pins trl==0.18.0; this is {trl.__version__}. Install its versions (mrt-plugin[open-r1]), or "
+            "launch with --upstream trl, which needs no Open-R1."
+        )
+    for name, attributes in seams.items():
         try:
-            module = importlib.import_module(name)
+            module = import_module(name)
         except ImportError as error:
             raise ImportError(
                 f"mrt_plugin registers into {name}, which cannot be imported: {error}. Open-R1 is installed from its "
@@ -59,108 +53,69 @@ def check_seams() -> None:
             )
 
 
-check_seams()
-
-import open_r1.configs  # noqa: E402
-import open_r1.grpo  # noqa: E402
-import open_r1.rewards  # noqa: E402
-import open_r1.sft  # noqa: E402
-import open_r1.utils.callbacks  # noqa: E402
+def add_names() -> None:
+    """Makes our rewards rewards of Open-R1, by their names, and `mrt_progress` a callback of it."""
+    check_seams(REGISTRIES)
+    call_instead(import_module("open_r1.rewards").get_reward_funcs, get_reward_funcs)
+    import_module("open_r1.utils.callbacks").CALLBACKS["mrt_progress"] = lambda model_args: MRTCallback()
 
 
-# Its registry is local to a function; these names only serve the error messages.
-UPSTREAM_REWARDS = ["accuracy", "binary_code", "cf_code", "code", "code_format", "cosine", "format", "ioi_code"]
-UPSTREAM_REWARDS += ["length", "reasoning_steps", "repetition_penalty", "soft_overlong_punishment", "tag_count"]
-_get_reward_funcs = open_r1.rewards.get_reward_funcs
+def get_reward_funcs(theirs: Callable, script_args, *args, **kwargs) -> list[Callable]:
+    """Open-R1's function of that name, or a fork's, which is `theirs`; it also knows our rewards and dotted paths."""
 
-
-@dataclass
-class GRPOConfig(MRTArguments, open_r1.configs.GRPOConfig):
-    """Open-R1's configuration with the fields of [`~mrt_plugin.MRTArguments`]."""
-
-
-def get_reward_funcs(script_args) -> list[Callable]:
-    """Open-R1's function of that name, which also knows our rewards and dotted paths."""
-
-    def upstream(name: str) -> Callable:
+    def find(name: str) -> Callable:
+        if name in REWARDS or "." in name:
+            return REWARDS.get(name) or imported("reward_funcs", name)
         asked = copy.copy(script_args)
         asked.reward_funcs = [name]
         try:
-            return _get_reward_funcs(asked)[0]
-        except KeyError:
-            check_known("reward_funcs", [name], [*REWARDS, *UPSTREAM_REWARDS])
+            return theirs(asked, *args, **kwargs)[0]
+        except KeyError as error:  # of the registry, a dict inside the function
+            scopes = [frame.f_locals.values() for frame, _ in walk_tb(error.__traceback__.tb_next)]
+            registries = [value for scope in scopes for value in scope if isinstance(value, dict)]
+            check_known("reward_funcs", [name], [*REWARDS, *(key for registry in registries for key in registry)])
             raise
 
-    return [
-        REWARDS.get(name) or (imported_reward(name) if "." in name else upstream(name))
-        for name in script_args.reward_funcs
-    ]
+    return [find(name) for name in script_args.reward_funcs]
 
 
-def register() -> None:
-    """
-    Makes `mrt_progress`, `mrt_accuracy` and `mrt_length_penalty` known to Open-R1 as rewards, `mrt_progress` as a
-    callback, [`~mrt_plugin.MRTTrainer`] as its trainer and the fields of [`~mrt_plugin.MRTArguments`] to its recipes.
-
-    Names are replaced in `open_r1` and, where they stand there, in the script that is running: a fork's own `grpo.py`
-    may call this under `if __name__ == "__main__"`. Calling it twice does no harm.
-
-    Raises:
-        `ImportError`: If Open-R1 has not what is to be replaced; it names that.
-
-    Example:
-    ```python
-    from mrt_plugin import register
-
-    register()
-    from open_r1.grpo import main  # knows --reward_funcs accuracy mrt_progress
-    ```
-    """
-    check_seams()
-    ours = {
-        "get_reward_funcs": (_get_reward_funcs, get_reward_funcs),
-        "GRPOConfig": (GRPOConfig.__bases__[1], GRPOConfig),
-        "GRPOTrainer": (trl.GRPOTrainer, MRTTrainer),
-    }
-    for module in (open_r1.configs, open_r1.rewards, open_r1.grpo, sys.modules["__main__"]):
-        for name, (theirs, replacement) in ours.items():
-            if getattr(module, name, None) is theirs:
-                setattr(module, name, replacement)
-    open_r1.utils.callbacks.CALLBACKS["mrt_progress"] = lambda model_args: MRTCallback()
+def launcher(task: str) -> tuple[tuple, Callable]:
+    """Argument types and `main` of `grpo` or `sft`."""
+    check_seams(LAUNCHERS)
+    configs = import_module("open_r1.configs")
+    if task == "grpo":
+        return (configs.GRPOScriptArguments, configs.GRPOConfig, ModelConfig), grpo
+    return (configs.ScriptArguments, configs.SFTConfig, ModelConfig), sft
 
 
-def grpo(script_args, training_args: GRPOConfig, model_args: ModelConfig) -> None:
+def grpo(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for GRPO, after a check of what it would only find out once the model is loaded."""
-    register()
-    reward_funcs = get_reward_funcs(script_args)
-    check_known("callbacks", training_args.callbacks, open_r1.utils.callbacks.CALLBACKS)
-    splits = open_r1.utils.get_dataset(script_args)
-    wants_eval = training_args.eval_strategy != "no" or training_args.mrt_regret_steps > 0
-    train, _ = check_splits(splits, script_args, script_args.dataset_prompt_column, wants_eval)
+    reward_funcs = import_module("open_r1.rewards").get_reward_funcs(script_args)
+    check_held_out(training_args)
+    splits, train = _load(script_args, training_args, script_args.dataset_prompt_column)
     resolve(reward_funcs, training_args, {"train_dataset": train})
-    _run(open_r1.grpo, splits, script_args, training_args, model_args)
+    _run("grpo", splits, script_args, training_args, model_args)
 
 
 def sft(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for SFT, after the same check."""
-    register()
-    check_known("callbacks", training_args.callbacks, open_r1.utils.callbacks.CALLBACKS)
-    splits = open_r1.utils.get_dataset(script_args)
-    train, _ = check_splits(splits, script_args, None, training_args.eval_strategy != "no")
+    splits, train = _load(script_args, training_args, None)
     check_sft_columns(train, training_args.dataset_text_field)
-    _run(open_r1.sft, splits, script_args, training_args, model_args)
+    _run("sft", splits, script_args, training_args, model_args)
 
 
-def _run(launcher, splits, *arguments) -> None:
+def _load(script_args, training_args, prompt_column: str | None) -> tuple:
+    """All splits, and the one to train on, where these and the callbacks are known."""
+    check_known("callbacks", training_args.callbacks, import_module("open_r1.utils.callbacks").CALLBACKS)
+    splits = import_module("open_r1.utils").get_dataset(script_args)
+    return splits, check_splits(splits, script_args, prompt_column, training_args.eval_strategy != "no")[0]
+
+
+def _run(task: str, splits, *arguments) -> None:
     """Open-R1's `main` in a module of its, which is given the splits that were loaded for the check."""
-    usual, launcher.get_dataset = launcher.get_dataset, lambda script_args: splits
+    module = import_module(f"open_r1.{task}")
+    usual, module.get_dataset = module.get_dataset, lambda script_args: splits
     try:
-        launcher.main(*arguments)
+        module.main(*arguments)
     finally:
-        launcher.get_dataset = usual
-
-
-LAUNCHERS = {
-    "grpo": ((open_r1.configs.GRPOScriptArguments, GRPOConfig, ModelConfig), grpo),
-    "sft": ((open_r1.configs.ScriptArguments, open_r1.configs.SFTConfig, ModelConfig), sft),
-}
+        module.get_dataset = usual

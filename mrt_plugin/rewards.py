@@ -152,3 +152,7 @@ def mrt_length_penalty(
             penalty = 1 / (1 + math.exp(-(length - mean) / (std or 1.0)))
             rewards[i] = 1 - alpha * penalty
     return rewards
+
+
+REWARDS = {reward.__name__: reward for reward in (mrt_accuracy, mrt_progress, mrt_length_penalty)}
+"""By their names in `reward_funcs`."""

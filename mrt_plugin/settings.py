@@ -133,8 +133,15 @@ def rewards_for(
     if not credit.active and "mrt_progress" not in map(reward_name, reward_funcs):
         return reward_funcs, weights
     if weights is not None and len(weights) != len(reward_funcs):
-        raise ValueError(f"reward_weights has {len(weights)} entries for {len(reward_funcs)} reward functions.")
-    pairs = zip(reward_funcs, weights or [1.0] * len(reward_funcs), strict=True)
+        names = ", ".join(map(reward_name, reward_funcs))
+        raise ValueError(f"reward_weights has {len(weights)} entries for the rewards {names}; give one for each.")
+    pairs = list(zip(reward_funcs, weights or [1.0] * len(reward_funcs), strict=True))
+    for reward, weight in pairs:
+        if reward_name(reward) == "mrt_progress" and weight != 1:
+            raise ValueError(
+                f"reward_weights gives mrt_progress {weight}, but progress is weighed by mrt_alpha. Set its entry of "
+                f"reward_weights to 1.0, and mrt_alpha: {weight}."
+            )
     outcome = [pair for pair in pairs if reward_name(pair[0]) != "mrt_progress"] or [(mrt_accuracy, 1.0)]
     if credit.mixes_groups:
         outcome.append((mrt_progress, mrt.mrt_alpha))
@@ -175,6 +182,15 @@ def check_prefix(settings: Settings, args) -> None:
         raise ValueError(
             f"mrt_prefix: {prefix} gives vLLM prompts in token ids, which trl 0.18 can only do in process and without "
             "tensor parallelism. Set vllm_mode: colocate and vllm_tensor_parallel_size: 1, or use the current trl."
+        )
+
+
+def check_held_out(args) -> None:
+    """Raises a `ValueError` if a script of TRL or Open-R1 would not give the trainer the split that regret needs."""
+    if isinstance(args, MRTArguments) and args.mrt_regret_steps and args.eval_strategy == "no":
+        raise ValueError(
+            "mrt_regret_steps measures on the test split, which scripts of TRL and Open-R1 only give to a trainer "
+            "that evaluates. Set eval_strategy: steps, and eval_steps beyond the run if only the regret is wanted."
         )
 
 

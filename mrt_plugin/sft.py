@@ -9,8 +9,8 @@ command line wins. A run that finds a checkpoint in `output_dir` goes on from th
 
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
-from .datasets import load_splits
-from .launch import RecipeArguments, check_sft_columns, launch, resume_point
+from .datasets import check_sft_columns, load_splits
+from .launch import RecipeArguments, launch, resume_point
 from .upstream.model import model_loading
 
 

@@ -8,6 +8,7 @@ together in [`~mrt_plugin.settings`].
 """
 
 import copy
+import inspect
 import logging
 import math
 import time
@@ -82,7 +83,9 @@ class MRTTrainer(GRPOTrainer):
 
     _tag_names = ["trl", "grpo", "mrt"]
 
-    def __init__(self, model, reward_funcs, args=None, **kwargs):
+    def __init__(self, model, reward_funcs=None, args=None, *more, **kwargs):
+        kwargs |= dict(zip(list(inspect.signature(GRPOTrainer.__init__).parameters)[4:], more, strict=False))
+        reward_funcs = [] if reward_funcs is None else reward_funcs
         args = MRTConfig(output_dir="mrt") if args is None else copy.copy(args)
         asked = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         settings = resolve(asked, args, kwargs)

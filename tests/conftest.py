@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 import yaml
+
+from mrt_plugin.upstream.names import build_instead
 
 
 torch.set_num_threads(1)
@@ -88,6 +91,15 @@ def tiny_model(tokenizer, seed: int = 0, **config):
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+@pytest.fixture(autouse=True)
+def unregistered():
+    """What `register()` makes of TRL's trainer ends with the test."""
+    yield
+    trainers = sys.modules.get("trl.trainer.grpo_trainer")
+    if trainers and "__new__" in vars(trainers.GRPOTrainer):
+        build_instead(trainers.GRPOTrainer, trainers.GRPOTrainer)
 
 
 @pytest.fixture(scope="session")

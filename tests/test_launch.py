@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import CPU, changed, write
 from transformers import AutoTokenizer
 
 from mrt_plugin.credit import CREDITS
+from mrt_plugin.launch import is_finished
 from mrt_plugin.meta_prover import ESTIMATORS
 
 
@@ -51,6 +53,20 @@ def test_grpo_goes_on_from_its_last_checkpoint(recipe, tmp_path):
     assert [entry["step"] for entry in history if "reward" in entry] == [1, 2, 3]
 
 
+def test_a_finished_run_takes_no_further_step(recipe, tmp_path, caplog):
+    steps = ["--save_strategy", "steps", "--save_steps", "1"]
+    run("grpo", recipe, *steps)
+    saved = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    run("grpo", recipe, *steps)
+    assert "out is finished" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == saved
+    args = SimpleNamespace(output_dir=str(tmp_path / "out"), resume_from_checkpoint=None, max_steps=-1)
+    for args.num_train_epochs, finished in ((9, False), (0.1, True)):
+        assert is_finished(args) == finished
+    (tmp_path / "out" / "model.safetensors").unlink()  # as if it was stopped before the model was saved
+    assert not is_finished(args)
+
+
 def test_sft_trains_from_a_recipe(tmp_path, model_path):
     folder = tmp_path / "traces"
     folder.mkdir()
@@ -65,6 +81,7 @@ def test_sft_trains_from_a_recipe(tmp_path, model_path):
     ("arguments", "match"),
     [
         (["--reward_funcs", "mrt_acuracy"], "Did you mean 'mrt_accuracy'"),
+        (["--reward_funcs", "code"], "'code' is a reward of Open-R1's. install Open-R1"),
         (["--callbacks", "wandb_magic"], "callbacks: unknown 'wandb_magic'"),
         (
             ["--dataset_prompt_column", "question"],
@@ -96,6 +113,7 @@ def test_help_lists_our_arguments():
     words = " ".join(shown.stdout.split())
     assert all(f"'{name}': {credit.summary}" in words for name, credit in CREDITS.items())
     assert all(f"'{name}': {estimator.summary}" in words for name, estimator in ESTIMATORS.items())
+    assert "--upstream {open-r1,trl}" in shown.stdout
     usage = subprocess.run([sys.executable, "-m", "mrt_plugin.cli", "grop"], capture_output=True, text=True)
     assert usage.returncode == 1
     assert "sft" in usage.stdout

@@ -2,24 +2,18 @@
 
 import pkgutil
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 
 import pytest
 from conftest import tiny_model
 
 import mrt_plugin
-from mrt_plugin.upstream.version import TRL_1
-
-
-OPEN_R1 = find_spec("open_r1") is not None and not TRL_1
 
 
 @pytest.fixture(scope="module", autouse=True)
 def every_submodule():
     for module in pkgutil.walk_packages(mrt_plugin.__path__, "mrt_plugin."):
-        if module.name != "mrt_plugin.open_r1" or OPEN_R1:
-            import_module(module.name)
+        import_module(module.name)
 
 
 USES = {
@@ -46,8 +40,6 @@ def test_every_name_has_a_use():
 
 @pytest.mark.parametrize("name", mrt_plugin.__all__)
 def test_a_name_is_no_module_and_works(name):
-    if name == "register" and not OPEN_R1:
-        pytest.skip("Open-R1 is not installed")
     found = getattr(mrt_plugin, name)
     assert not isinstance(found, ModuleType)
     assert USES[name](found)

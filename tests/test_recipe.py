@@ -1,7 +1,10 @@
 """One recipe for both generations of TRL: every field means the same, or is named in an error."""
 
+from dataclasses import dataclass, field
+
 import pytest
 import yaml
+from conftest import write
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from mrt_plugin.upstream.recipe import FIXED, RENAMED, RecipeParser
@@ -87,6 +90,7 @@ def test_a_field_that_exists_elsewhere_may_only_say_what_holds_here(tmp_path, na
 @pytest.mark.parametrize(
     ("recipe", "arguments", "match"),
     [
+        ({"mrt_credits": "mixed"}, [], "no field 'mrt_credits'. Did you mean 'mrt_credit'"),
         ({"lerning_rate": 1}, [], "no field 'lerning_rate'. Did you mean 'learning_rate'"),
         ({}, ["--lerning_rate", "1"], "no field '--lerning_rate'. Did you mean 'learning_rate'"),
         ({"lr_scheduler_type": "cosin"}, [], "'cosin'"),
@@ -99,5 +103,42 @@ def test_what_is_unknown_is_named(tmp_path, recipe, arguments, match):
 
 
 def test_a_field_without_effect_is_let_through(tmp_path, caplog):
-    parse(tmp_path, {"overwrite_output_dir": True})
+    parse(tmp_path, {"overwrite_output_dir": True, "vllm_device": "auto"})
     assert ("overwrite_output_dir is left out" in caplog.text) == TRL_1
+    assert "vllm_device is left out" in caplog.text
+
+
+def test_the_command_line_empties_a_list(tmp_path):
+    assert parse(tmp_path, {"reward_weights": [1.0, 0.5]}, "--reward_weights")[0].reward_weights == []
+    with pytest.raises(ValueError, match="benchmarks"):
+        parse(tmp_path, {"benchmarks": ["lcb_v4"]})
+    parse(tmp_path, {"benchmarks": ["lcb_v4"]}, "--benchmarks")
+
+
+@dataclass
+class Script:
+    reward_funcs: list[str] = field(default_factory=lambda: ["accuracy", "format"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments", "expected"),
+    [
+        ({"reward_funcs": ["code", "format"], "reward_weights": [1, 0.1]}, ["format", "mrt_progress"], [0.1, 1.0]),
+        ({"reward_weights": [0.5, 0.1]}, ["format", "mrt_progress"], [0.1, 1.0]),  # of the script's default
+        ({"reward_funcs": ["code"], "reward_weights": [2]}, ["format", "--reward_weights", "3"], [3.0]),
+        ({"reward_funcs": ["code"]}, ["format"], None),
+    ],
+)
+def test_weights_go_by_the_names_of_rewards(tmp_path, caplog, recipe, arguments, expected):
+    path = write(tmp_path / "config.yaml", {"output_dir": "out", "bf16": False, "use_cpu": True} | recipe)
+    command = ["--config", str(path), "--reward_funcs", *arguments]
+    assert RecipeParser((Script, GRPOConfig)).parse_args_and_config(command)[1].reward_weights == expected
+    assert caplog.text.count("format 0.1, mrt_progress 1.0 (new)") == ("mrt_progress" in arguments)
+
+
+@pytest.mark.parametrize("names", [["code"], ["code", "code"]])
+def test_weights_that_cannot_be_told_are_asked_for(tmp_path, names):
+    recipe = {"output_dir": "out", "reward_funcs": names, "reward_weights": [1, 0.1]}
+    command = ["--config", str(write(tmp_path / "config.yaml", recipe)), "--reward_funcs", "code", "mrt_progress"]
+    with pytest.raises(ValueError, match=r"'code'.* 'mrt_progress'.* Add one for each: --reward_weights 1.0 1.0"):
+        RecipeParser((Script, GRPOConfig)).parse_args_and_config(command)

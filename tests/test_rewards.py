@@ -6,7 +6,9 @@ import pytest
 from mrt_plugin import MRTArguments, mrt_accuracy, mrt_length_penalty, mrt_progress
 from mrt_plugin.credit import CREDITS
 from mrt_plugin.grading import Verdict
+from mrt_plugin.meta_prover import check_termination
 from mrt_plugin.settings import rewards_for
+from mrt_plugin.upstream.rewards import format_reward
 
 
 RIGHT, WRONG, NONE = "Hm.\n</think>\n\\boxed{5}", "Hm.\n</think>\n\\boxed{4}", "Hm.\n</think>\nNo idea."
@@ -93,3 +95,17 @@ def test_the_weight_of_the_length_penalty_is_bound():
     assert reward.__name__ == "mrt_length_penalty"
     copy = pickle.loads(pickle.dumps(reward))
     assert copy(prompts=["a"], completions=[RIGHT], completion_ids=[[0]], solution=["5"]) == [pytest.approx(0.8)]
+
+
+@pytest.mark.parametrize("credit", ["none", "mixed", "dense"])
+def test_progress_has_no_weight_but_alpha(credit):
+    with pytest.raises(ValueError, match=r"gives mrt_progress 0.5, .* mrt_alpha: 0.5"):
+        rewards_for(CREDITS[credit], [mrt_accuracy, mrt_progress], [1.0, 0.5], MRTArguments())
+    rewards_for(CREDITS[credit], [mrt_accuracy, mrt_progress], [0.5, 1.0], MRTArguments())
+    with pytest.raises(ValueError, match="reward_weights has 1 entries for the rewards mrt_accuracy, mrt_progress;"):
+        rewards_for(CREDITS[credit], [mrt_accuracy, mrt_progress], [1.0], MRTArguments())
+
+
+@pytest.mark.parametrize(("text", "reward"), [("explain", 0), ("answer", 0), ("\n</think>\n<answer>\n", 1)])
+def test_what_open_r1s_format_gives_a_row_that_was_stopped(text, reward):
+    assert format_reward([f"<think>\nHm.{check_termination(text)}5\n</answer>"]) == [reward]

@@ -4,14 +4,17 @@ Open-R1's recipes speak trl 0.18. A recipe in the names of 1.x runs on 0.18 too.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import trl
 import yaml
-from trl import TrlParser
+from trl import GRPOConfig, TrlParser
 
-from ..arguments import did_you_mean
+from ..arguments import MRTArguments, did_you_mean
 from .version import TRL_1
 
 
@@ -43,8 +46,56 @@ FIXED = {  # what holds where a field does not exist; it may be said, nothing el
     "overwrite_hub_revision": False,
     "push_to_hub_revision": False,
 }
-WITHOUT_EFFECT = ("overwrite_output_dir",)
-"""Known to Open-R1, but nothing there or in TRL reads it."""
+WITHOUT_EFFECT = ("overwrite_output_dir", "vllm_device")
+"""In Open-R1's recipes, but nothing there or in TRL reads them."""
+OF_ITS_REWARDS = ("code_", "cosine_", "e2b_", "ioi_", "max_completion_len", "morph_", "parallel_code_", "repetition_")
+OF_ITS_REWARDS += ("soft_punish_",)
+NEEDS_OPEN_R1 = "install Open-R1 with the versions that it pins (mrt-plugin[open-r1]), or leave it out"
+
+
+@cache
+def with_mrt_fields(dataclass_type: type) -> type:
+    """
+    A script's configuration of GRPO with the fields of [`MRTArguments`]; other dataclasses as they are.
+
+    ```python
+    >>> with_mrt_fields(GRPOConfig)(output_dir="out", use_cpu=True, bf16=False, mrt_samples=8).mrt_samples
+    8
+
+    ```
+    """
+    if not issubclass(dataclass_type, GRPOConfig) or issubclass(dataclass_type, MRTArguments):
+        return dataclass_type
+    body = {
+        "__doc__": f"{dataclass_type.__name__} with the fields of MRTArguments.",
+        "__reduce__": lambda self: (_unpickled, (dataclass_type, vars(self))),  # training_args.bin, read anywhere
+    }
+    return dataclass(type(f"MRT{dataclass_type.__name__}", (MRTArguments, dataclass_type), body))
+
+
+def _unpickled(dataclass_type: type, state: dict):
+    arguments = object.__new__(with_mrt_fields(dataclass_type))
+    vars(arguments).update(state)
+    return arguments
+
+
+def weights_by_name(weights: list[float], names: list[str], asked: list[str]) -> list[float]:
+    """
+    The weights of a recipe's rewards for those that the command line names instead. A new one gets 1.
+
+    ```python
+    >>> weights_by_name([1.0, 0.1], ["code", "format"], ["format", "mrt_progress"])
+    [0.1, 1.0]
+
+    ```
+    """
+    if len(weights) != len(names) or len(set(names)) < len(names):
+        raise ValueError(
+            f"reward_weights: the recipe has {weights} for the rewards {names}, which does not tell those of {asked}. "
+            f"Add one for each: --reward_weights {' '.join(['1.0'] * len(asked))}"
+        )
+    known = dict(zip(names, weights, strict=True))
+    return [known.get(name, 1.0) for name in asked]
 
 
 class RecipeParser(TrlParser):
@@ -69,23 +120,48 @@ class RecipeParser(TrlParser):
     ```
     """
 
-    def parse_args_and_config(self, args: Iterable[str] | None = None, **kwargs) -> tuple:
-        args = list(sys.argv[1:] if args is None else args)
-        translated = []
-        for option, values in _options(args):
+    said: dict[str, list[str]] = {}
+    """What the command line says, by option."""
+
+    def parse_args_and_config(self, args: Iterable[str] | None = None, *more, **kwargs) -> tuple:
+        self._know_mrt_fields()
+        translated, options = [], _options(list(sys.argv[1:] if args is None else args))
+        self.said = dict(options)
+        for option, values in options:
             name = option.removeprefix("--")
             known = option in self._option_string_actions and name not in (*VALUES, "warmup_steps")
             if option == "--config" or known:
                 translated += [option, *values]
             else:
-                for new_name, value in self._translate(name, yaml.safe_load(values[0]) if values else True, option):
-                    translated += [f"--{new_name}", str(value)]
-        return super().parse_args_and_config(translated, **kwargs)
+                read = [yaml.safe_load(value) for value in values]
+                value = read if isinstance(FIXED.get(name), list) else read[0] if read else True
+                for new_name, new_value in self._translate(name, value, option):
+                    translated += [f"--{new_name}", str(new_value)]
+        return super().parse_args_and_config(translated, *more, **kwargs)
+
+    def _know_mrt_fields(self) -> None:
+        types = [with_mrt_fields(dataclass_type) for dataclass_type in self.dataclass_types]
+        if types != list(self.dataclass_types):
+            self.dataclass_types = types
+            self._add_dataclass_arguments(MRTArguments)
+        for action in self._actions:
+            if action.nargs == "+":  # a list; the command line may empty the recipe's
+                action.nargs = "*"
 
     def set_defaults_with_config(self, **config) -> list[str]:
+        asked = self.said.get("--reward_funcs")
+        if asked and config.get("reward_weights") and "--reward_weights" not in self.said:
+            default = next((action.default for action in self._actions if action.dest == "reward_funcs"), None)
+            named = config.get("reward_funcs", default) or []
+            config["reward_weights"] = weights_by_name(config["reward_weights"], named, asked)
+            if os.environ.get("RANK", "0") == "0":
+                pairs = zip(asked, config["reward_weights"], strict=True)
+                said = ", ".join(f"{name} {weight}" + " (new)" * (name not in named) for name, weight in pairs)
+                logger.warning("reward_weights of the recipe, by name: %s.", said)
         translated = {}
         for name, value in config.items():
-            translated |= dict(self._translate(name, value, name))
+            if name not in FIXED or f"--{name}" not in self.said:
+                translated |= dict(self._translate(name, value, name))
         if config.get("warmup_steps"):  # as on 0.18, it wins over warmup_ratio
             translated |= dict(self._translate("warmup_steps", config["warmup_steps"], "warmup_steps"))
         for action in self._actions:
@@ -113,6 +189,8 @@ class RecipeParser(TrlParser):
                         f"without Open-R1's launcher it is always {FIXED[name]!r}."
                     )
                 return []
+            if name.startswith(OF_ITS_REWARDS):
+                raise ValueError(f"{written} is a field of Open-R1's rewards; {NEEDS_OPEN_R1}.")
             raise ValueError(
                 f"trl {trl.__version__} has no field {written!r}.{did_you_mean(name, known | set(RENAMED))}"
             )
@@ -137,7 +215,7 @@ def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
     """
     options: list[tuple[str, list[str]]] = []
     for argument in args:
-        if argument.startswith("--"):
+        if argument.startswith("--") or argument == "-h":
             option, equals, value = argument.partition("=")
             options.append((option, [value] if equals else []))
         elif options:
@@ -147,10 +225,10 @@ def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
     return options
 
 
-def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str]) -> None:
+def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str], epilog: str = "") -> None:
     """Calls `main` with what the recipe and the command line say; a `ValueError` names the recipe."""
     try:
-        main(*RecipeParser(dataclass_types, prog=f"mrt {task}").parse_args_and_config(arguments))
+        main(*RecipeParser(dataclass_types, prog=f"mrt {task}", epilog=epilog).parse_args_and_config(arguments))
     except ValueError as error:
         recipe = arguments[arguments.index("--config") + 1] if "--config" in arguments[:-1] else f"mrt {task}"
         raise ValueError(f"{recipe}: {error}") from error

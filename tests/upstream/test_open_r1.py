@@ -5,7 +5,6 @@ OPEN_R1_CHECKOUT=<its repository> pytest tests/upstream
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,13 +19,11 @@ import open_r1.configs
 import open_r1.grpo
 import open_r1.rewards
 import open_r1.utils.callbacks
-import trl
 from conftest import CPU, changed, write
 from test_grading import assert_equals
 from test_trainer import ANSWER, FIRST, IDLE, SECOND, build, dataset, scripted, step_inputs  # noqa: F401
 
 from mrt_plugin import MRTCallback, MRTTrainer, grpo, register, sft
-from mrt_plugin.open_r1 import GRPOConfig
 
 
 def letters(completions, **kwargs):
@@ -63,11 +60,7 @@ def loaded(monkeypatch):
 
 def test_registering_twice_does_no_harm():
     register()
-    first = (open_r1.grpo.get_reward_funcs, open_r1.grpo.GRPOTrainer, open_r1.configs.GRPOConfig)
     register()
-    assert (open_r1.grpo.get_reward_funcs, open_r1.grpo.GRPOTrainer, open_r1.configs.GRPOConfig) == first
-    assert open_r1.grpo.GRPOTrainer is MRTTrainer
-    assert trl.GRPOTrainer is not MRTTrainer
     assert isinstance(open_r1.utils.callbacks.CALLBACKS["mrt_progress"](None), MRTCallback)
 
 
@@ -90,8 +83,8 @@ def test_grading_equals_its_accuracy():
 
 
 def test_a_seam_that_has_moved_is_named(monkeypatch):
-    monkeypatch.delattr(open_r1.grpo, "get_reward_funcs")
-    with pytest.raises(ImportError, match="expects get_reward_funcs in open_r1.grpo"):
+    monkeypatch.delattr(open_r1.rewards, "get_reward_funcs")
+    with pytest.raises(ImportError, match="expects get_reward_funcs in open_r1.rewards"):
         register()
 
 
@@ -119,7 +112,7 @@ def test_grpo_through_open_r1(recipe, tmp_path, model_path, problems, built, loa
     assert open_r1.grpo.get_dataset is get_dataset
     [trainer] = built
     assert trainer.credit.name == mrt.get("mrt_credit", "dense")
-    assert type(trainer.args) is GRPOConfig
+    assert isinstance(trainer.args, open_r1.configs.GRPOConfig)
     assert trainer.reward_func_names[:3] == ["accuracy_reward", "format_reward", "tag_count_reward"]
     assert sum(isinstance(callback, MRTCallback) for callback in trainer.callback_handler.callbacks) == 1
     logged = trainer.state.log_history[0]
@@ -137,32 +130,6 @@ def test_sft_through_open_r1(tmp_path, model_path, loaded):
     sft.run(["--config", str(write(tmp_path / "sft.yaml", fields))])
     assert loaded == [str(folder)]
     assert len(changed(model_path, tmp_path / "out")) > 20
-
-
-FORK = """
-from open_r1.configs import GRPOConfig, GRPOScriptArguments
-from open_r1.rewards import get_reward_funcs
-from open_r1.grpo import main
-from trl import GRPOTrainer, ModelConfig, TrlParser
-
-if __name__ == "__main__":
-    from mrt_plugin import register; register()
-    parser = TrlParser((GRPOScriptArguments, GRPOConfig, ModelConfig))
-    script_args, training_args, model_args = parser.parse_args_and_config()
-    assert GRPOTrainer.__name__ == "MRTTrainer" and training_args.mrt_credit == "mixed"
-    main(script_args, training_args, model_args)
-"""
-
-
-def test_one_line_in_a_fork(recipe, tmp_path, model_path):
-    """A fork's own grpo.py that registers under `if __name__`, with `mrt_*` fields in its recipe."""
-    (tmp_path / "grpo.py").write_text(FORK)
-    fields = yaml.safe_load(recipe.read_text())
-    fields |= {"mrt_credit": "mixed", "mrt_prefix": "online", "reward_funcs": ["mrt_accuracy", "mrt_progress"]}
-    command = [sys.executable, str(tmp_path / "grpo.py"), "--config", str(write(recipe, fields))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_its_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted, monkeypatch):  # noqa: F811
