@@ -1,9 +1,9 @@
 r"""
 Grades answers: (answer text, gold answer) -> [`Verdict`].
 
-math-verify decides, with the settings of [`trl.rewards.accuracy_reward`], in the processes of
-[`~mrt_plugin.grading_pool`]. Earlier verdicts are remembered, and plain integers are compared here. One thing differs
-from TRL: a gold answer in LaTeX without dollar signs, as many data sets have them, is read as LaTeX.
+Answers and golds are read alike ([`~mrt_plugin.reading`]); what that does not settle, math-verify decides, in the
+processes of [`~mrt_plugin.grading_pool`]. Earlier verdicts are remembered, and plain integers are compared here.
+docs/grading.md says where and why a verdict differs from that of [`trl.rewards.accuracy_reward`].
 """
 
 import hashlib
@@ -12,14 +12,14 @@ import re
 import threading
 from collections.abc import Sequence
 
+from .boxes import final_answer
+from .boxes import up_to_closing_brace as up_to_closing_brace
 from .grading_pool import Verdict, judge_in_workers
 
 
 MAX_CHARS = 10_000  # at the end of an answer; the rest of it is not looked at, and a longer gold is unparseable
 CACHE_SIZE = 2**16  # verdicts, of about 150 bytes each
 
-_ANCHOR = re.compile(r"(?i:answer)|\\boxed")  # from a text with neither, math-verify extracts nothing
-_PERCENT = re.compile(r"%|(?i:percent|pct)")
 _BOXED_INTEGER = re.compile(r"\\boxed\{(0|-?[1-9][0-9]{0,14})\}")
 
 
@@ -49,7 +49,7 @@ def grade(answers: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
     """
     if len(answers) != len(golds):
         raise ValueError(f"grade needs one gold per answer, but got {len(answers)} answers and {len(golds)} golds")
-    questions = [(_essence(answer[-MAX_CHARS:]), gold) for answer, gold in zip(answers, golds, strict=True)]
+    questions = [(final_answer(answer[-MAX_CHARS:]), gold) for answer, gold in zip(answers, golds, strict=True)]
     verdicts = {question: _quick_verdict(*question) or _recall(question) for question in questions}
     unknown = [question for question, verdict in verdicts.items() if verdict is None]
     for question, verdict in judge_in_workers(unknown).items():
@@ -57,38 +57,6 @@ def grade(answers: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
         if verdict is not Verdict.TIMED_OUT:  # it may be the fault of a busy machine
             _remember(question, verdict)
     return [verdicts[question] for question in questions]
-
-
-def _essence(text: str) -> str:
-    r"""
-    The shortest text that math-verify judges as it judges `text`.
-
-    >>> _essence(r"So $x = \boxed{\frac{1}{2}}$, as claimed.")
-    '\\boxed{\\frac{1}{2}}'
-    >>> _essence("I give up")
-    ''
-    """
-    if not _ANCHOR.search(text):
-        return ""
-    _, box, rest = text.partition(r"\boxed{")
-    # math-verify prefers the match that ends last. With one box, a match that ends behind it holds all of it and is
-    # stripped to its content. Two things differ: "final answer is $5$. I hope", and a percent sign after `$...$`.
-    if not box or text.count(r"\boxed") > 1 or r"\fbox" in text or "I hope" in text:
-        return text
-    content = up_to_closing_brace(rest)
-    if not content.strip() or _PERCENT.search(rest, len(content)):
-        return text
-    return rf"\boxed{{{content}}}"
-
-
-def up_to_closing_brace(text: str) -> str:
-    """The part of `text` before the brace that closes one opened earlier; empty if there is none."""
-    depth = 1
-    for brace in re.finditer(r"[{}]", text):
-        depth += 1 if brace[0] == "{" else -1
-        if depth == 0:
-            return text[: brace.start()]
-    return ""
 
 
 def _quick_verdict(essence: str, gold: str) -> Verdict | None:

@@ -13,7 +13,6 @@ import enum
 import gc
 import logging
 import os
-import re
 import resource
 import signal
 import sys
@@ -23,10 +22,16 @@ import types
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from fractions import Fraction
 from functools import lru_cache
+from itertools import product
 from multiprocessing import context, popen_spawn_posix, spawn
 
 from pebble import ProcessExpired, ProcessPool
+
+from .golds import alternatives
+from .quantities import TINY, same_number
+from .reading import Reading, question, read, same
 
 
 TIME_LIMIT = 5.0  # seconds of wall-clock time per answer, from the moment when a worker starts on it
@@ -35,10 +40,6 @@ CHUNK_LIMIT = 1.0  # seconds for all of them; what is left then, or all if one o
 MEMORY_LIMIT = 2 * 1024**3  # bytes of address space per worker: an idle one needs 70 MiB, and there are at most 8
 STALL_LIMIT = 120.0  # seconds without a result before a pool counts as stuck; it starts in 1, on slow disks in 60
 
-_DELIMITER = re.compile(r"(?<!\\)\$|\\[\[(]|\\boxed")
-_NUMBER = re.compile(r"-?(\d{1,3}(,\d{3})+|\d+)(\.\d+)?%?")
-_COMMAND = re.compile(r"\\(text|begin|end)\{[^}]*\}|\\[a-zA-Z]+")
-_WORD = re.compile(r"[a-zA-Z]{2}")
 _KEPT_VARIABLES = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ"}
 
 
@@ -206,53 +207,135 @@ def _prepare_worker() -> None:
 def _judge_all(questions: Sequence[tuple[str, str]]) -> list[Verdict]:
     """Outcomes of the first of them at least: on a busy machine, fewer are done before the limit kills the worker."""
     verdicts, begin = [], time.monotonic()
-    for question in questions:
-        verdicts.append(_judge(*question))
+    for essence, gold in questions:
+        verdicts.append(_judge(essence, gold))
         if time.monotonic() - begin > CHUNK_LIMIT / 2:
             break
     return verdicts
 
 
 def _judge(essence: str, gold: str) -> Verdict:
-    from math_verify import verify
-
     # In seconds of processor time. Should the parent be killed, nobody else would end a worker that hangs.
     signal.setitimer(signal.ITIMER_PROF, 2 * TIME_LIMIT)
     try:
-        if not (right := _parse_gold(gold)):
+        golds = _read_gold(gold)
+        answers = [reading for content in _contents(essence) for reading in read(content)]
+        if golds and any(_equal(*pair) for pair in product(golds, answers)):
+            return Verdict.RIGHT
+        if not any(map(_readable, golds)):
             return Verdict.UNPARSEABLE_GOLD
-        if not (answer := _parse_answer(essence)):
-            return Verdict.NO_ANSWER
-        return Verdict.RIGHT if verify(right, answer, timeout_seconds=0) else Verdict.WRONG
+        return Verdict.WRONG if answers else Verdict.NO_ANSWER
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         _drop_caches_if_large()
 
 
 @lru_cache(maxsize=1024)
-def _parse_gold(gold: str) -> list:
-    r"""
-    math-verify reads LaTeX only between delimiters; from a bare `3\sqrt{13}` it takes the 13, from `\pi` nothing. So a
-    bare gold gets a box, unless it is a plain number or has words in it, which LaTeX takes for products of letters.
+def _read_gold(gold: str) -> list[Reading]:
+    return [reading for text in alternatives(gold) for reading in read(text)]
 
-    >>> _parse_gold(r"3\sqrt{13}")[0], _parse_gold("7 apples")[0]
+
+def _readable(gold: Reading) -> bool:
+    return not gold.prose or bool(_parse(gold.text, True))
+
+
+def _contents(essence: str) -> list[str]:
+    r"""
+    What stands in the box, or else in the math that math-verify finds.
+
+    >>> _contents(r"\boxed{5}"), _contents(r"The answer is $x=\frac12$."), _contents("The answer is 5.")
+    (['5'], ['x=\\frac12'], [])
+    """
+    if essence.startswith(r"\boxed{") and essence.endswith("}"):
+        return [essence[len(r"\boxed{") : -1]]
+    return _extract(essence)[-1:] if essence else []
+
+
+def _equal(gold: Reading, answer: Reading) -> bool:
+    from math_verify import verify
+
+    known = same(gold, answer)
+    if known is not None:
+        return known
+    gold_text, answer_text = question(gold, answer)
+    gold_parsed, answer_parsed = _parse(gold_text, gold.prose), _parse(answer_text, False)
+    if verify(gold_parsed, answer_parsed, timeout_seconds=0):
+        return not _differ_by_little(gold_parsed, answer_parsed)
+    return bool(gold_parsed and answer_parsed) and _equal_in_newer_releases(gold_parsed[0], answer_parsed[0])
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str, prose: bool) -> list:
+    r"""
+    What math-verify reads: expressions, and the text itself.
+
+    >>> _parse(r"3\sqrt{13}", False)[0], _parse("In the end, 7 apples", True)[0]
     (3*sqrt(13), 7)
     """
     from math_verify import parse
 
-    bare = not (_DELIMITER.search(gold) or _NUMBER.fullmatch(gold.strip()) or _WORD.search(_COMMAND.sub("", gold)))
-    return (parse(rf"\boxed{{{gold}}}", parsing_timeout=0) if bare else []) or parse(gold, parsing_timeout=0)
+    found = parse(text, parsing_timeout=0) if prose else _extract(rf"\boxed{{{text}}}")
+    return [_lower(expression) for expression in found]
 
 
-def _parse_answer(text: str) -> list:
+def _extract(text: str) -> list:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
 
+    # Units are left to our reading: releases of math-verify differ, and some read 2t as 2.
     config = LatexExtractionConfig(
-        normalization_config=NormalizationConfig(units=True), boxed_match_priority=0, try_extract_without_anchor=False
+        normalization_config=NormalizationConfig(units=False), boxed_match_priority=0, try_extract_without_anchor=False
     )
     # 0 switches off math-verify's own time-out in every version, None only in newer ones.
     return parse(text, extraction_config=[config], extraction_mode="first_match", parsing_timeout=0)
+
+
+def _lower(expression):
+    """With variables in lower case, as newer releases of math-verify read them, so that a text may write X for x."""
+    from sympy import Symbol
+
+    if isinstance(expression, str) or not hasattr(expression, "xreplace"):
+        return expression
+    capitals = [symbol for symbol in expression.free_symbols if symbol.name != symbol.name.lower()]
+    renamed = {symbol: Symbol(symbol.name.lower(), **symbol.assumptions0) for symbol in capitals}
+    return expression.xreplace(renamed) if renamed else expression
+
+
+def _equal_in_newer_releases(gold, answer) -> bool:
+    """Decimals that round an irrational number, and multiples of an equation: math-verify 0.5 accepts neither."""
+    from sympy import Eq, Float, simplify
+
+    if isinstance(gold, Eq) and isinstance(answer, Eq):
+        ratio = simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
+        return bool(ratio.is_number and ratio.is_finite and ratio.is_nonzero)
+    if isinstance(gold, Float) or isinstance(answer, Float):
+        numbers = [_numbers(gold), _numbers(answer)]
+        return all(len(found) == 1 for found in numbers) and same_number(numbers[0][0], numbers[1][0], True)
+    return False
+
+
+def _differ_by_little(gold: list, answer: list) -> bool:
+    """Whether both hold numbers that are equal only because math-verify rounds them to 0, or nearly."""
+    numbers = [sorted(_numbers(parsed[0])) for parsed in (gold, answer)]
+    return len(numbers[0]) == len(numbers[1]) and not all(
+        max(abs(a), abs(b)) >= TINY or same_number(a, b, True) for a, b in zip(*numbers, strict=True)
+    )
+
+
+def _numbers(expression) -> list[Fraction]:
+    """The numbers that an expression, a set, a point, an interval, a matrix or an assignment consists of."""
+    from sympy import FiniteSet, Interval, MatrixBase, Rel, Tuple
+
+    if isinstance(expression, MatrixBase):
+        parts = list(expression)
+    elif isinstance(expression, (FiniteSet, Tuple)):
+        parts = expression.args
+    elif isinstance(expression, Interval):
+        parts = [expression.start, expression.end]
+    else:
+        parts = [expression.rhs if isinstance(expression, Rel) else expression]
+    values = [part.evalf(15) for part in parts if getattr(part, "is_number", False)]
+    return [Fraction(str(value)) for value in values if value.is_Float and value.is_finite]
 
 
 def _drop_caches_if_large() -> None:
@@ -260,5 +343,5 @@ def _drop_caches_if_large() -> None:
     with suppress(FileNotFoundError), open("/proc/self/statm") as statm:  # macOS has neither the file nor the limit
         if int(statm.read().split()[0]) * resource.getpagesize() > MEMORY_LIMIT / 8:
             for cache in gc.get_objects():
-                if isinstance(cache, type(_parse_gold)):
+                if isinstance(cache, type(_parse)):
                     cache.cache_clear()

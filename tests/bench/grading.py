@@ -1,8 +1,9 @@
-"""Grading: answers per second and verdicts, beside the accuracy rewards of TRL and, in its environment, of Open-R1."""
+"""Grading: answers per second and verdicts by class, beside the rewards of TRL and, in its environment, Open-R1."""
 
 import json
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,10 @@ from pathlib import Path
 
 from mrt_plugin import grading
 from mrt_plugin.grading import Verdict, grade
+
+
+sys.path.append(str(Path(__file__).parents[1]))
+from grading_cases import CLASSES, TEXTS  # noqa: E402 (what the tests check, too)
 
 
 GROUPS, GROUP = 250, 8
@@ -89,11 +94,39 @@ def measure(seed: int, hostile: bool) -> list[dict]:
     return rows
 
 
+def agreement(classes: dict[str, list[tuple[str, str, bool]]]) -> list[dict]:
+    """For each class: how many verdicts are as they should be, ours and the peers', and how many of theirs differ."""
+    rows = []
+    for name, cases in classes.items():
+        answers, golds, right = (list(column) for column in zip(*cases, strict=True))
+        ours = [verdict is Verdict.RIGHT for verdict in grade(answers, golds)]
+        row = {"class": name, "cases": len(cases), "ours as they should be": sum(map(bool.__eq__, ours, right))}
+        for peer, reward in peers().items():
+            theirs = [bool(value) for value in reward(answers, golds)]
+            row[f"{peer} as they should be"] = sum(map(bool.__eq__, theirs, right))
+            row["too strict"] = sum(r and not t for t, r in zip(theirs, right, strict=True))
+            row["too lenient"] = sum(t and not r for t, r in zip(theirs, right, strict=True))
+        rows.append(row)
+    return rows
+
+
+def classes() -> dict[str, list[tuple[str, str, bool]]]:
+    boxed = {name: [(rf"\boxed{{{answer}}}", *rest) for answer, *rest in cases] for name, cases in CLASSES.items()}
+    everyday = [(text, gold) for text, gold in zip(*batch(seed=2, hostile=False), strict=True)]
+    verdicts = grade(*zip(*everyday, strict=True))
+    known = [(*pair, verdict is Verdict.RIGHT) for pair, verdict in zip(everyday, verdicts, strict=True)]
+    return {"None: everyday answers": known, "The last box": TEXTS, **boxed}
+
+
 def tables() -> dict[str, list[dict]]:
     start_up, _ = seconds(lambda: grade(["\\boxed{x+1}"], ["$x$"]))
     plain, hostile = measure(seed=1, hostile=False), measure(seed=0, hostile=True)
     plain.append({"what": "start-up of our processes", "seconds": start_up})
-    return {"Grading 2,000 completions": plain, f"The same with {len(HOSTILE)} hostile answers": hostile}
+    return {
+        "Grading 2,000 completions": plain,
+        f"The same with {len(HOSTILE)} hostile answers": hostile,
+        "Classes in which verdicts differ": agreement(classes()),
+    }
 
 
 def run() -> dict[str, list[dict]]:
