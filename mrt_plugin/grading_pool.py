@@ -259,9 +259,12 @@ def _equal(gold: Reading, answer: Reading) -> bool:
         return known
     gold_text, answer_text = question(gold, answer)
     gold_parsed, answer_parsed = _parse(gold_text, gold.prose), _parse(answer_text, False)
-    if verify(gold_parsed, answer_parsed, timeout_seconds=0):
-        return not _differ_by_little(gold_parsed, answer_parsed)
-    return bool(gold_parsed and answer_parsed) and _equal_in_newer_releases(gold_parsed[0], answer_parsed[0])
+    equal = verify(gold_parsed, answer_parsed, timeout_seconds=0)
+    with suppress(Exception):  # SymPy raises anything at what models write; math-verify suppresses that, too
+        if equal:
+            return not _differ_by_little(gold_parsed[0], answer_parsed[0])
+        return _equal_in_newer_releases(gold_parsed[0], answer_parsed[0])
+    return equal
 
 
 @lru_cache(maxsize=1024)
@@ -275,7 +278,7 @@ def _parse(text: str, prose: bool) -> list:
     from math_verify import parse
 
     found = parse(text, parsing_timeout=0) if prose else _extract(rf"\boxed{{{text}}}")
-    return [_lower(expression) for expression in found]
+    return [expression if isinstance(expression, str) else _lower(expression) for expression in found]
 
 
 def _extract(text: str) -> list:
@@ -294,9 +297,7 @@ def _lower(expression):
     """With variables in lower case, as newer releases of math-verify read them, so that a text may write X for x."""
     from sympy import Symbol
 
-    if isinstance(expression, str) or not hasattr(expression, "xreplace"):
-        return expression
-    capitals = [symbol for symbol in expression.free_symbols if symbol.name != symbol.name.lower()]
+    capitals = [symbol for symbol in expression.atoms(Symbol) if symbol.name != symbol.name.lower()]
     renamed = {symbol: Symbol(symbol.name.lower(), **symbol.assumptions0) for symbol in capitals}
     return expression.xreplace(renamed) if renamed else expression
 
@@ -308,15 +309,16 @@ def _equal_in_newer_releases(gold, answer) -> bool:
     if isinstance(gold, Eq) and isinstance(answer, Eq):
         ratio = simplify((gold.lhs - gold.rhs) / (answer.lhs - answer.rhs))
         return bool(ratio.is_number and ratio.is_finite and ratio.is_nonzero)
-    if isinstance(gold, Float) or isinstance(answer, Float):
+    one_each = getattr(gold, "is_number", False) and getattr(answer, "is_number", False)
+    if one_each and (isinstance(gold, Float) or isinstance(answer, Float)):
         numbers = [_numbers(gold), _numbers(answer)]
-        return all(len(found) == 1 for found in numbers) and same_number(numbers[0][0], numbers[1][0], True)
+        return list(map(len, numbers)) == [1, 1] and same_number(numbers[0][0], numbers[1][0], True)
     return False
 
 
-def _differ_by_little(gold: list, answer: list) -> bool:
+def _differ_by_little(gold, answer) -> bool:
     """Whether both hold numbers that are equal only because math-verify rounds them to 0, or nearly."""
-    numbers = [sorted(_numbers(parsed[0])) for parsed in (gold, answer)]
+    numbers = [sorted(_numbers(expression)) for expression in (gold, answer)]
     return len(numbers[0]) == len(numbers[1]) and not all(
         max(abs(a), abs(b)) >= TINY or same_number(a, b, True) for a, b in zip(*numbers, strict=True)
     )
@@ -335,7 +337,7 @@ def _numbers(expression) -> list[Fraction]:
     else:
         parts = [expression.rhs if isinstance(expression, Rel) else expression]
     values = [part.evalf(15) for part in parts if getattr(part, "is_number", False)]
-    return [Fraction(str(value)) for value in values if value.is_Float and value.is_finite]
+    return [Fraction(str(value)) for value in values if value.is_comparable and value.is_finite]
 
 
 def _drop_caches_if_large() -> None:

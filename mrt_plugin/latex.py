@@ -38,8 +38,9 @@ _NAMES = r"text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|emph|
 _WRAPPER = re.compile(rf"\\(?:{_NAMES})\s*(?=\{{)")
 _UPRIGHT = re.compile(r"\\(?:mathrm|text)\{\s*([ei])\s*\}")
 _NOTHING = re.compile(
-    r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?|\\(?:display|text)style(?![a-zA-Z])|\\(?:bf|rm|it|tt)(?![a-zA-Z])"
-    r"|(?<!\\)\\[()\[\]]|\\?\$|\\text\{\s*\}"
+    r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?|\\(?:display|text)style(?![a-zA-Z])"
+    r"|\\(?:bf|rm|it|tt|small|large|Large|huge)(?![a-zA-Z])|\\(?:text)?color\s*\{[^{}]*\}|\\underline(?![a-zA-Z])"
+    r"|(?<!\\)\\[()\[\]]|\\?\$|[€£¥₹]|\\text\{\s*\}"
 )
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _TAIL = re.compile(r"\\\\(?: |\\\\)*$")

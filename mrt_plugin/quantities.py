@@ -3,20 +3,23 @@ Numbers and units: what they are in the notations of programs, physics and LaTeX
 """
 
 import re
+from decimal import Decimal
 from fractions import Fraction
 
 
 TINY = Fraction(1, 1000)
 """Below this, the six decimals to which math-verify rounds leave less than three digits to compare."""
 TINY_TOLERANCE = Fraction(5, 10**6)  # relative: what rounding to six digits may change
+MAX_POWER = 30  # of ten, that is written out
 MAX_LENGTH = 200  # of a number, in characters
 
 _DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _PROGRAM = re.compile(
-    rf"(?<![\w.}}^_\\/])({_DECIMAL})[eE]([-+]?)(\d{{1,3}})(?!\w|\.\d| *[\^(]| *\\(?!text|times|cdot|%|\}}))"
+    rf"(?<![\w.}}^_\\/])({_DECIMAL})[eE]([-+]?)(\d{{1,3}})(?!\w|\.\d| *[\^(]| *\\(?!\\|text|times|cdot|end|%|\}}))"
 )
 _TIMES_TEN = re.compile(r"(?<=[\d.]) *(?:\\times(?![a-z])|\\cdot(?![a-z])|\*|x) *10 *\^")
 _POWER = r"\^\s*(?:\{\s*([-+]?\s*\d{1,3})\s*\}|(\d{1,3}))"
+_POWER_OF_TEN = re.compile(rf"(?<![\w.}}^/])({_DECIMAL}) *\\times *10 *{_POWER}(?!\w)")
 _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)\s*(?:"
     rf"(?P<grouped>\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?)"
@@ -31,7 +34,7 @@ _UNITS = re.compile(
     "[mcdk]m|ft|yd|mi|k?g|mg|lbs?|oz|m[lL]|kmh|[km]ph|min|sec|hrs?|[kMG]?Hz|k?Pa|[kM]?eV|k[JW]|k?cal|mol|USD|usd|deg|days?"
     "|(?:[ck]?m|ft)/(?:s|h)"
 )
-_UNIT_TEXT = re.compile(r" *\\text\{[^{}]*\}(?: *\^ *(?:\{ *-?\d+ *\}|-?\d))?$")
+_UNIT_TEXT = re.compile(r" *(?:(?<=\})/)? *\\text\{[^{}]*\}(?: *\^ *(?:\{ *-?\d+ *\}|-?\d))?$")
 _UNIT_POWER = re.compile(r"(?<=[a-zA-Z])\^(?:\{-?\d\}|\d)$")
 _DEGREES = re.compile(r" *(?:\^ *\{? *\\(?:circ|degree) *\}?|\\degree) *(?:[CFK]|\\text\{ *[CFK] *\})?$")
 _PRIMES = re.compile(r" *(?:\^ *\{? *(?:\\prime *){1,2}\}?|'{1,2}|\")$")
@@ -54,6 +57,24 @@ def programmed(text: str) -> list[str]:
     powers = _PROGRAM.sub(lambda m: rf"{m[1]} \times 10^{{{m[2].replace('+', '')}{m[3]}}}", text)
     may_be_euler = any(m[1].isdigit() and m[1] != "1" and m[2] and len(m[3]) == 1 for m in numbers)
     return [powers, text] if may_be_euler else [powers]
+
+
+def expanded(text: str) -> str:
+    r"""
+    Decimals for numbers times a power of ten, which math-verify does not compare with decimals inside of a matrix.
+
+    >>> expanded(r"(1 \times 10^{-3}, 2.5 \times 10^2)"), expanded(r"x^2 \times 10^3"), expanded(r"1 \times 10^{99}")
+    ('(0.001, 250)', 'x^2 \\times 10^3', '1 \\times 10^{99}')
+    """
+
+    def decimal(found: re.Match) -> str:
+        power = int((found[2] or found[3]).replace(" ", ""))
+        if abs(power) > MAX_POWER:
+            return found[0]
+        value = format(Decimal(found[1]).scaleb(power), "f")
+        return value.rstrip("0").rstrip(".") if "." in value else value
+
+    return _POWER_OF_TEN.sub(decimal, text)
 
 
 def number(text: str) -> Fraction | None:

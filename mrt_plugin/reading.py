@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass
 
 from .latex import latex
-from .quantities import number, programmed, same_number, without_unit
+from .quantities import expanded, number, programmed, same_number, without_unit
 
 
-_NAME = re.compile(r"(?:\\text\{ *)?(?i:option|choice)(?: *\})? *(?=[(\\A-J])")
+_NAME = re.compile(r"(?:\\text\{ *)?(?:(?i:option|choice)(?: *\})? *(?=[(\\A-J])|(?i:answer) *: *(?:\} *)?)")
 _WRAPPED = re.compile(r"(\(?) *\\text\{ *(\(?) *([A-Ja-j]) *([.:)]*) *\} *(\)?[.:]?) *")
 _BARE = re.compile(r"\(([A-J])\)[.:]? *|([A-J])[.:)](?: +|$)|\(([a-j])\) *(?=[-.]?\d|$)|([A-Ja-j])$")
 # What makes a product of a letter in parentheses: operators behind it, and another factor in parentheses.
@@ -164,6 +164,7 @@ def question(gold: Reading, answer: Reading) -> tuple[str, str]:
 
 def _reading(value: str, letter: str | None, wrapped: bool) -> Reading:
     text, percent = tidy(value)
+    text = expanded(text) if number(text) is None else text
     said = words(text)
     if said in _CARDINALS:
         return Reading(_CARDINALS[said], letter)

@@ -140,7 +140,8 @@ def test_equals_trl():
 
 
 def assert_equals(accuracy_reward):
-    pairs = [(answer, gold) for answer, gold, _ in EXPECTED]
+    # The last of several boxes is a class in which we differ, see docs/grading.md.
+    pairs = [(answer, gold) for answer, gold, _ in EXPECTED if answer.count(r"\boxed") < 2]
     pairs += [(f"Hence ${answer}$, and that is it.", gold) for answer, gold in pairs]
     answers, golds = (list(column) for column in zip(*pairs, strict=True))
     assert len(answers) >= 60
