@@ -621,7 +621,7 @@ def test_explicit_weights_keep_their_functions(tmp_path, tokenizer):
         return [0.0] * len(completions)
 
     mrt = {"mrt_credit": "mixed", "mrt_prefix": "online", "mrt_alpha": 0.4}
-    trainer = build(tmp_path, tokenizer, [mrt_progress, mrt_accuracy, other], mrt=mrt, reward_weights=[9.0, 2.0, 3.0])
+    trainer = build(tmp_path, tokenizer, [mrt_progress, mrt_accuracy, other], mrt=mrt, reward_weights=[1.0, 2.0, 3.0])
     assert trainer.reward_func_names == ["mrt_accuracy", "other", "mrt_progress"]
     assert trainer.reward_weights.tolist() == pytest.approx([2.0, 3.0, 0.4])
 
