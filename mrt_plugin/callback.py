@@ -104,7 +104,7 @@ class MRTCallback(TrainerCallback):
 
     def warn_if_silent(self, step: int) -> None:
         """Warns once, after the first steps, where credit has had nothing to fall on in any of them."""
-        self.silent = [name for name in self.silent if self.trainer._metrics["train"][name][-1:] == [1.0]]
+        self.silent = [name for name in self.silent if self.trainer._metrics["train"].get(name, [])[-1:] == [1.0]]
         for name in self.silent if step == FIRST_STEPS else ():
             logger.warning("%s is 1 in each of the first %d steps: %s.", name, FIRST_STEPS, SILENT[name])
 
