@@ -63,6 +63,8 @@ def _quick_verdict(essence: str, gold: str) -> Verdict | None:
     """The verdict where it takes no mathematics to know what math-verify would say, else `None`."""
     if len(gold) > MAX_CHARS:
         return Verdict.UNPARSEABLE_GOLD
+    if gold[:1] == "$" == gold[-1:]:
+        gold = gold[1:-1]
     if _BOXED_INTEGER.fullmatch(rf"\boxed{{{gold}}}"):
         if essence == "":
             return Verdict.NO_ANSWER

@@ -278,7 +278,7 @@ def _parse(text: str, prose: bool) -> list:
     from math_verify import parse
 
     found = parse(text, parsing_timeout=0) if prose else _extract(rf"\boxed{{{text}}}")
-    return [expression if isinstance(expression, str) else _lower(expression) for expression in found]
+    return [_lower(expression) if hasattr(expression, "atoms") else expression for expression in found]
 
 
 def _extract(text: str) -> list:

@@ -270,6 +270,7 @@ def test_integers_are_compared_like_math_verify_does(gold, answer):
     assert gold_parsed
     judged = verify(gold_parsed, extract(rf"\boxed{{{answer}}}"), timeout_seconds=0)
     assert quick is (Verdict.RIGHT if judged else Verdict.WRONG)
+    assert grading._quick_verdict(rf"\boxed{{{answer}}}", f"${gold}$") is quick
 
 
 @pytest.mark.parametrize("other", ["007", "-0", "+5", "5.", "1,000", "１２", "5\n", " 5", "", "1e3", "9" * 16, "5}{5"])
