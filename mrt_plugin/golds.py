@@ -70,7 +70,7 @@ def bare_gold(gold: str) -> str:
     >>> bare_gold("So it is $\\boxed{\\frac{1}{2}}$."), bare_gold("$7$"), bare_gold("['1.6\\n', '8/5']")
     ('\\frac{1}{2}', '7', '1.6')
     """
-    return alternatives(gold)[0].strip("$").strip()
+    return alternatives(gold)[0].rpartition("\\boxed{")[2].strip("$").strip()  # of a box that is not closed, the rest
 
 
 def _result(solution: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from .engines.sampling import Completion, Prompt, Sampler, SamplingSettings
 from .episodes import CLOSE, split_answer
-from .grading import Verdict, grade, up_to_closing_brace
+from .golds import bare_gold
+from .grading import Verdict, grade
 from .tokens import decode, tokenize
 from .traces import Trace, stop_after
 
@@ -138,10 +139,10 @@ class GoldLikelihood:
         return cls()
 
     def estimate(self, sampler: Sampler, prompts: Sequence[Prompt], golds: Sequence[str]) -> list[Estimate]:
-        targets = [tokenize(sampler.tokenizer, bare_answer(gold) + "}") for gold in golds]
+        targets = [tokenize(sampler.tokenizer, bare_gold(gold) + "}") for gold in golds]
         log_probabilities = sampler.score(prompts, targets)
         unique = list(dict.fromkeys(golds))
-        verdicts = grade([f"\\boxed{{{bare_answer(gold)}}}" for gold in unique], unique)
+        verdicts = grade([f"\\boxed{{{bare_gold(gold)}}}" for gold in unique], unique)
         unknown = {g for g, verdict in zip(unique, verdicts, strict=True) if verdict is Verdict.UNPARSEABLE_GOLD}
         values = [np.nan if g in unknown else float(np.exp(v)) for g, v in zip(golds, log_probabilities, strict=True)]
         return [
@@ -262,19 +263,3 @@ def check_termination(termination: str, estimator: str = "sample") -> str:
             "\\boxed{. Set mrt_termination: answer, or use mrt_estimator: sample."
         )
     return text
-
-
-def bare_answer(solution: str) -> str:
-    r"""
-    What a gold answer puts into the box: the content of its last `\boxed{}`, else the answer without its dollar signs.
-
-    ```python
-    >>> bare_answer("So it is $\\boxed{\\frac{1}{2}}$."), bare_answer("$7$")
-    ('\\frac{1}{2}', '7')
-
-    ```
-    """
-    _, box, rest = solution.rpartition("\\boxed{")
-    if not box:
-        return solution.strip().strip("$").strip()
-    return (up_to_closing_brace(rest) or rest).strip()

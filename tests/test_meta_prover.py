@@ -7,13 +7,13 @@ from tokenizers import AddedToken
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
 from mrt_plugin.episodes import CUES
+from mrt_plugin.golds import bare_gold
 from mrt_plugin.grading import Verdict
 from mrt_plugin.meta_prover import (
     TERMINATIONS,
     GoldLikelihood,
     MetaProver,
     SampledAnswers,
-    bare_answer,
     check_termination,
 )
 from mrt_plugin.progress import progress
@@ -272,8 +272,8 @@ def test_sentencepiece_like_tokens_are_kept_as_they_are():
         ("\\boxed{3", "3"),
     ],
 )
-def test_bare_answer(solution, answer):
-    assert bare_answer(solution) == answer
+def test_bare_gold(solution, answer):
+    assert bare_gold(solution) == answer
 
 
 def test_a_stop_with_its_own_line_break_loses_no_character():

@@ -2,8 +2,8 @@ r"""Answers of a problem -> votes: which of them mean the same."""
 
 from collections.abc import Sequence
 
+from ..golds import bare_gold
 from ..grading import Verdict, grade
-from ..meta_prover import bare_answer
 
 
 def votes(answers: Sequence[str], verdicts: Sequence[Verdict]) -> list[int | None]:
@@ -28,7 +28,7 @@ def votes(answers: Sequence[str], verdicts: Sequence[Verdict]) -> list[int | Non
     wrong = list(dict.fromkeys(a for a, verdict in zip(answers, verdicts, strict=True) if verdict is Verdict.WRONG))
     while wrong:
         first, *others = wrong
-        matches = grade(others, [bare_answer(first)] * len(others))
+        matches = grade(others, [bare_gold(first)] * len(others))
         same = {answer for answer, match in zip(others, matches, strict=True) if match is Verdict.RIGHT}
         number = max(classes.values(), default=0) + 1
         classes |= dict.fromkeys([first, *same], number)
