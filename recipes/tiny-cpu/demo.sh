@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # MRT beside GRPO on a laptop: no GPU, no model hub, no data hub. Read it from top to bottom; it is the whole story.
 #
-#     make demo                       at most eight minutes on two idle CPU cores
-#     make demo-fast                  three minutes: a third of the updates, which show the direction
-#     make demo FLAGS=--from-scratch  makes the warm start anew, which takes a quarter of an hour more
+#     make demo                       50 updates of each; two CPU cores
+#     make demo-fast                  a third of the updates, which show the direction: six minutes of processor time
+#     make demo FLAGS=--from-scratch  makes the warm start anew as well, which takes longer than the rest
 #
 # The model solves equations modulo 7 in attempts that it checks. It mostly gets there in the end, and wastes tokens on
 # the way, so that almost all rollouts of a problem are right and the outcome tells them apart no more: the setting in
