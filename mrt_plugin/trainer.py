@@ -31,6 +31,7 @@ from .settings import resolve, reward_name
 from .starts import Start, starting_points
 from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
+from .upstream.attention import avoid_cudnn_attention
 from .upstream.contract import REWARDS, Contract
 from .upstream.trainer import GRPOTrainer, text_tokenizer
 
@@ -101,6 +102,8 @@ class MRTTrainer(GRPOTrainer):
             warm_up()
         self.contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
         super().__init__(model, settings.reward_funcs, args, **kwargs)
+        half = args.bf16 or args.fp16 or self.model.dtype in (torch.bfloat16, torch.float16)
+        avoid_cudnn_attention(self.model.config._attn_implementation, half)
         self.contract.watch(self)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
