@@ -109,7 +109,8 @@ def measure(size: str, tokens: int, steps: int = 3) -> list[dict]:
     rows, written = [], None
     for name, (rewards, options) in METHODS.items():
         torch.manual_seed(0)
-        model = SIZES[size]().to(torch.bfloat16)
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            model = SIZES[size]().to(torch.bfloat16)
         with tempfile.TemporaryDirectory() as folder:
             args = MRTConfig(
                 output_dir=folder,
