@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm bench style quality clean
+.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm bench gpu-check style quality clean
 
 install: .venv/installed
 
@@ -76,6 +76,10 @@ test-vllm: install-vllm
 
 bench: install
 	.venv/bin/python tests/bench
+
+# On a machine with a GPU: make install CONSTRAINTS= first. Without one it says so and ends.
+gpu-check: install
+	.venv/bin/python -m tests.gpu
 
 style: install
 	.venv/bin/ruff check --fix .

@@ -23,7 +23,7 @@ class Watched(mrt_plugin.grpo.MRTTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.found = {"cuDNN": torch.backends.cuda.cudnn_sdp_enabled(), "updates": 0, "right": [], "lengths": []}
+        self.found = {"updates": 0, "right": [], "lengths": []}
         self.began = None
 
     def _compute_loss(self, model, inputs):

@@ -73,6 +73,5 @@ def outcome(record: Path, process: subprocess.Popen) -> dict:
     at_risk = sum(length % 128 == 64 for length in lengths)
     half = len(right) // 10 or 1
     found["s per update"] = found.pop("seconds") / found["updates"]
-    return found | {"right, first": sum(right[:half]) / half, "right, last": sum(right[-half:]) / half} | {
-        "updates of 64 modulo 128 keys": at_risk
-    }
+    found |= {"right, first": sum(right[:half]) / half, "right, last": sum(right[-half:]) / half}
+    return found | {"updates of 64 modulo 128 keys": at_risk}
