@@ -21,14 +21,14 @@ def main(output: Path, seed: int) -> None:
     rng, dials = random.Random(seed), SETTINGS["hard"]
     drawn = draw_problems(dials, rng)
     rows = {f"problems/{split}": list(map(make_problem, some)) for split, some in drawn.items()}
-    rows["warm_start/train"] = [
-        {
-            "prompt": [{"role": "user", "content": make_problem(one)["problem"]}],
-            "completion": [{"role": "assistant", "content": "<think>\n" + make_trace(one, dials, rng).removesuffix(EOS)}],
-        }
-        for one in drawn["train"]
-        for _ in range(TRACES_PER_PROBLEM)
-    ]
+    rows["warm_start/train"] = []
+    for one in drawn["train"]:
+        prompt = [{"role": "user", "content": make_problem(one)["problem"]}]
+        for _ in range(TRACES_PER_PROBLEM):
+            trace = "<think>\n" + make_trace(one, dials, rng).removesuffix(EOS)
+            rows["warm_start/train"].append(
+                {"prompt": prompt, "completion": [{"role": "assistant", "content": trace}]}
+            )
     for name, some in rows.items():
         path = output / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)

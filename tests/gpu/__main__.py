@@ -32,24 +32,29 @@ PARTS = {
 TEXTS = {
     "fault": """## Gradients of attention in bf16 and fp16
 
-`scaled_dot_product_attention` with a boolean mask, forward and backward, for several numbers of keys. In *left padding*
-some rows look at nothing, as padding does in a batch of prompts of several lengths; in *left padding, unmasked* such rows
-look at each other; in *sharp* every logit is about -120.
+`scaled_dot_product_attention` with a boolean mask, forward and backward, for several numbers of keys. In *left
+padding* some rows look at nothing, as padding does in a batch of prompts of several lengths; in *left padding,
+unmasked* such rows look at each other; in *sharp* every logit is about -120.
 """,
     "trainings": """## Trainings in half precision
 
-GRPO and MRT dense on problems of the demo's task, of two lengths, from its warm start, all at once on one card: at most 100
-updates or three minutes. A training ends at the first gradient that is not finite; there the loss is differentiated once more,
-on the same batch with the same weights, with cuDNN's attention and without. The model never saw the shorter problems, so what
-is right says little here.
+GRPO and MRT dense on problems of the demo's task, of two lengths, from its warm start, all at once on one card: at
+most 100 updates or three minutes. A training ends at the first gradient that is not finite; there the loss is
+differentiated once more, on the same batch with the same weights, with cuDNN's attention and without. The model never
+saw the shorter problems, so what is right says little here.
 """,
     "cost": f"""## What MRT adds to a step
 
-{cost.ROLLOUTS} rollouts, bf16 weights, random, gradient checkpointing, six episodes, `mrt_termination: answer`, 16 tokens to answer. The rollouts
-are given; the time of writing them with transformers is {cost.PROBE} tokens at half the length, times the tokens of a trace. With vLLM
-writing takes less, and the ratios are higher. Median of the middle steps.
+{cost.ROLLOUTS} rollouts, bf16 weights, random, gradient checkpointing, six episodes, `mrt_termination: answer`,
+16 tokens to answer. The rollouts are given; the time of writing them with transformers is that of {cost.PROBE} tokens
+at half the length, times the tokens of a trace. With vLLM writing takes less, and the ratios are higher. Median of the
+middle steps.
 """,
 }
+INTRODUCTION = """# On a GPU
+
+What `make gpu-check` measured; a part that is missing was not run. Times are of one run.
+"""
 
 
 def machine() -> dict[str, str]:
@@ -61,13 +66,16 @@ def machine() -> dict[str, str]:
 
 def table(rows: list[dict]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [{name: row.get(name, "") for name in names} for row in rows]
-    return markdown([{name: f"{v:.3g}" if isinstance(v, float) else str(v) for name, v in row.items()} for row in cells])
+    return markdown([{name: shown(row.get(name, "")) for name in names} for row in rows])
+
+
+def shown(value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def page(folder: Path) -> str:
     """The page of what has been measured: each part's text, the machine and the table."""
-    parts = ["# On a GPU\n\nWhat `make gpu-check` measured; where a part is missing, it was not run. Times are of one run.\n"]
+    parts = [INTRODUCTION]
     for name, text in TEXTS.items():
         if (folder / f"{name}.json").exists():
             found = json.loads((folder / f"{name}.json").read_text())

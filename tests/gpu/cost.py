@@ -138,7 +138,8 @@ def measure(size: str, tokens: int, steps: int = 3) -> list[dict]:
         synchronize()
         peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
         ends = [*trainer.times[1:], time.perf_counter()]
-        seconds = [end - begin for begin, end in zip(trainer.times, ends, strict=True)][1:-1]  # neither warm-up nor end
+        steps_taken = [end - begin for begin, end in zip(trainer.times, ends, strict=True)]
+        seconds = steps_taken[1:-1]  # neither warm-up nor end
         log = [one["mrt/branch_seconds"] for one in trainer.state.log_history if "mrt/branch_seconds" in one]
         written = writing(trainer.model, tokens) if written is None else written  # once: all write the same
         rows.append(
