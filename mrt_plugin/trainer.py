@@ -24,6 +24,7 @@ from .arguments import MRTConfig
 from .callback import SILENT, MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
+from .finite import FiniteGradients, NotFiniteError
 from .grading_pool import warm_up
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from .rewards import completion_text
@@ -111,16 +112,29 @@ class MRTTrainer(GRPOTrainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, MRTCallback):
                 callback.bind(self)
+        self.add_callback(FiniteGradients(self))
 
     def measure(self, traces: list[Trace]) -> list[Measurement]:
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
         begin = time.perf_counter()
         with live_sampler(self, scores=ESTIMATORS[self.mrt_args.mrt_estimator].needs_scores) as sampler:
-            measurements = build_meta_prover(self.mrt_args, sampler).success_probabilities(traces)
+            try:
+                measurements = build_meta_prover(self.mrt_args, sampler).success_probabilities(traces)
+            except FloatingPointError as error:
+                raise self.not_finite("The log-probability of a gold answer") from error
         numbers = gather_object([replace(measurement, answers=()) for measurement in measurements])  # not the texts
         for name, value in step_metrics(numbers, time.perf_counter() - begin).items():
             self._metrics["train"][name].append(value)
         return measurements
+
+    def not_finite(self, what: str) -> NotFiniteError:
+        return NotFiniteError(what, self.state.global_step + 1, self.accelerator.process_index)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not loss.isfinite():
+            raise self.not_finite("The loss")
+        return loss
 
     def notice(self, traces: list[Trace]) -> None:
         """Logs how many traces of a step have no episode to credit, and how many no cue; called on every rank."""
@@ -196,7 +210,10 @@ class MRTTrainer(GRPOTrainer):
         advantages = self.credit.advantages(step)[first : first + rows]
         if self.credit.per_token:
             advantages = advantages[:, :width]
-        return torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])
+        advantages = torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])
+        if not advantages.isfinite().all():
+            raise self.not_finite("An advantage")
+        return advantages
 
     def _measure_episodes(self, inputs: list[dict], output: dict) -> tuple[list[np.ndarray], list[list[int]]]:
         """Of each row J after 0, ..., G episodes, and where these end, in completion tokens."""
