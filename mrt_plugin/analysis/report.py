@@ -34,13 +34,18 @@ def report(runs: Sequence[Run], captions: dict[str, str], folder: Path, variant:
     parts += [f'<p class="note">{how}</p>']
     for run in others:
         parts += [f"<h2>{escape(run.name)} against {escape(first.name)}</h2>", _table(compare(first, run, variant))]
+    parts += ['<div class="figures">']
     for name, caption in captions.items():
         image = b64encode((folder / f"{name}.svg").read_bytes()).decode()
         parts.append(
             f'<figure><img alt="{name}" src="data:image/svg+xml;base64,{image}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
-    parts += ["<h2>Settings</h2>", _table([{"setting": name, "value": str(settings[name])} for name in settings])]
+    parts += [
+        "</div>",
+        "<h2>Settings</h2>",
+        _table([{"setting": name, "value": str(settings[name])} for name in settings]),
+    ]
     dropped = {reason: count for run in runs for reason, count in run.dropped.items()}
     parts += [f"<p>{count} problems were not measured: {escape(reason)}.</p>" for reason, count in dropped.items()]
     path = folder / "report.html"

@@ -219,11 +219,11 @@ def _credit(row: dict, horizon: float) -> list[tuple[int, int]]:
 
 
 def _words(run: Shown) -> dict[str, str]:
-    """How J was measured, in words."""
-    settings = run.settings
-    drawn = ESTIMATORS[settings["mrt_estimator"]].draws_answers
-    how = f"the share of {settings['mrt_samples']} answers that are right" if drawn else "the likelihood of the answer"
-    return {"measured": how, "settings": json.dumps(settings, indent=1, ensure_ascii=False)}
+    """How J was measured, with its greatest standard error, and all settings."""
+    samples, how = run.settings["mrt_samples"], "the likelihood of the gold answer"
+    if ESTIMATORS[run.settings["mrt_estimator"]].draws_answers:
+        how = f"the share of {samples} answers that are right, give or take {0.5 / samples**0.5:.2f}"
+    return {"measured": how, "settings": json.dumps(run.settings, indent=1, ensure_ascii=False)}
 
 
 def _block(name: str, value) -> str:
