@@ -24,22 +24,11 @@ from mrt_plugin.progress import progress
 from .settings import RECIPES, START
 
 
-LIGHT = {
-    "ink": "#1c1e21",
-    "faint": "#5f656c",
-    "line": "#dedfda",
-    "gain": "#009e73",
-    "loss": "#d55e00",
-    "idle": "#b9bdc2",
-}
-DARK = {
-    "ink": "#e6e7e9",
-    "faint": "#9ba2aa",
-    "line": "#3a3f46",
-    "gain": "#2fc296",
-    "loss": "#ff8347",
-    "idle": "#5d646c",
-}
+COLORS = ("ink", "faint", "line", "gain", "loss", "idle")
+LIGHT = dict(zip(COLORS, ("#1c1e21", "#5f656c", "#dedfda", "#009e73", "#d55e00", "#b9bdc2"), strict=True))
+DARK = dict(zip(COLORS, ("#e6e7e9", "#9ba2aa", "#3a3f46", "#2fc296", "#ff8347", "#5d646c"), strict=True))
+MONO = 'font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"'
+BOLD = 'font-weight="600"'
 
 WIDTH, LEFT, RIGHT = 960, 8, 946
 LONGEST = 215
@@ -109,7 +98,6 @@ class Drawing:
 
 def draw(row: dict, group: list[dict], settings: dict, palette: dict[str, str]) -> str:
     """The picture of a rollout, as SVG."""
-    success, ends, tokens = np.array(row["success_probability"]), episode_ends(row), row["tokens"]
     rewards = np.array([float(one["right"]) for one in group])
     step = Step(
         outcome=rewards - rewards.mean(),
@@ -120,68 +108,18 @@ def draw(row: dict, group: list[dict], settings: dict, palette: dict[str, str]) 
         group_size=len(group),
         horizon=1.0,
     )
-    number = group.index(row)
-    credit, outcome = dense(step)[number, :tokens], step.outcome[number]
-    kinds, gains = [kind(gain) for gain in progress(success)], progress(success)
+    number, tokens = group.index(row), row["tokens"]
+    outcome, gains = step.outcome[number], progress(row["success_probability"])
     picture = Drawing(palette, tokens)
-
-    mono, bold = 'font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"', 'font-weight="600"'
-    picture.text(0, 17, row["problem"], size=15, more=f"{mono} {bold}")
-    picture.text(
-        tokens, 17, "one rollout: its thinking in episodes, then its answer", "faint", more='text-anchor="end"'
-    )
-    texts = pieces(row, settings)
-    for j, (begin, end) in enumerate(zip(ends, [*ends[1:], tokens], strict=True)):
-        thinking = j < len(kinds)
-        color = kinds[j] if thinking else "line"
-        picture.box(begin, end - begin, 28, 112, color, 'opacity="0.16" rx="4"', gap=3)
-        picture.text(begin + 1.3, 45, f"episode {j + 1}" if thinking else "answer", "faint", 12)
-        fits = int((end - begin) * picture.scale / 6.7)
-        written = texts[j + 1].strip() if thinking else row["solution"]
-        lines = [line for part in written.split("\n\n") for line in textwrap.wrap(part, max(fits, 8))]
-        for index, line in enumerate(lines):
-            picture.text(begin + 1.3, 63 + 15 * index, line, size=11, more=mono)
-        picture.blocks(begin, end - begin, 145, 14, color)
-
-    top, bottom = 204, 304
-    height = bottom - (bottom - top) * success
-    about = "J: the chance of a right answer if the model is made to stop there. What an episode adds is its progress"
-    picture.text(0, 186, about, "faint")
-    for value, y in ((0, bottom), (1, top)):
-        picture.line([(0, y), (tokens, y)])
-        picture.text(tokens, y - 4, f"{value}", "faint", 11, 'text-anchor="end"')
-    for j, gain in enumerate(gains):
-        begin, end, upper, color = ends[j], ends[j + 1], min(height[j : j + 2]), kinds[j]
-        picture.box(begin, end - begin, upper, abs(height[j + 1] - height[j]), color, 'opacity="0.25"')
-        y = upper - 9 if upper > (top + bottom) / 2 else upper + 20
-        color = "faint" if color == "idle" else color
-        picture.text(begin + 4, y, f"{signed(gain)} {kinds[j]}", color, 14, bold)
-    picture.line([*zip(ends, height, strict=True), (tokens, height[-1])], "ink", 1.6)
-    for end, y in zip(ends, height, strict=True):
-        picture.line([(end, 161), (end, 171)], "faint", 1.5)
-        picture.line([(end, 192), (end, y)], "faint", 1, 'stroke-dasharray="2 3"')
-        picture.dot(end, y)
-
-    about = "MRT credits each token with what J gains from there within the length of an episode (dense, horizon 1)"
-    picture.text(0, 333, about, "faint")
-    base, unit = 414, 66 / max(np.abs(credit).max(), 1e-9)
-    picture.line([(0, base), (tokens, base)])
-    for color, bars in (("gain", credit.clip(min=0)), ("loss", credit.clip(max=0))):
-        path = " ".join(
-            f"M{picture.x(token):.1f},{base}v{-value * unit:.1f}h{picture.scale - 1:.1f}V{base}"
-            for token, value in enumerate(bars)
-            if abs(value * unit) >= 0.1
-        )
-        picture.parts.append(f'<path d="{path}" fill="{palette[color]}"/>')
-    told = (
-        f"all {len(group)} rollouts of this problem are right"
-        if rewards.all()
-        else f"{rewards.sum():.0f} of {len(group)} are right"
-    )
-    picture.text(0, 446, f"GRPO: {told}, so each token gets the same {outcome:.2f}", "faint")
+    draw_episodes(picture, row, settings)
+    draw_success(picture, step.success[number], step.credit_ends[number], tokens)
+    draw_credit(picture, dense(step)[number, :tokens])
+    right = f"all {len(group)}" if rewards.all() else f"{rewards.sum():.0f} of {len(group)}"
+    told = f"GRPO: {right} rollouts of this problem are right, so each token gets the same {outcome:.2f}"
+    picture.text(0, 446, told, "faint")
     picture.blocks(0, tokens, 455, 3, "idle")
     title = (
-        f"A rollout of {len(kinds)} episodes with progress {', '.join(map(signed, gains))}; MRT credits each token "
+        f"A rollout of {len(gains)} episodes with progress {', '.join(map(signed, gains))}; MRT credits each token "
         f"with the progress from there, while GRPO gives all of them {outcome:.2f}."
     )
     return (
@@ -189,6 +127,62 @@ def draw(row: dict, group: list[dict], settings: dict, palette: dict[str, str]) 
         'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">\n'
         + "\n".join([f"<title>{escape(title)}</title>", *picture.parts, "</svg>\n"])
     )
+
+
+def draw_episodes(picture: Drawing, row: dict, settings: dict) -> None:
+    """The problem, the text of each episode, and a block for each token."""
+    ends, tokens, texts = episode_ends(row), row["tokens"], pieces(row, settings)
+    kinds = [kind(gain) for gain in progress(row["success_probability"])]
+    picture.text(0, 17, row["problem"], size=15, more=f"{MONO} {BOLD}")
+    about = "one rollout: its thinking in episodes, then its answer"
+    picture.text(tokens, 17, about, "faint", more='text-anchor="end"')
+    for j, (begin, end) in enumerate(zip(ends, [*ends[1:], tokens], strict=True)):
+        name, written, color = "answer", row["solution"], "line"
+        if j < len(kinds):
+            name, written, color = f"episode {j + 1}", texts[j + 1].strip(), kinds[j]
+        picture.box(begin, end - begin, 28, 112, color, 'opacity="0.16" rx="4"', gap=3)
+        picture.text(begin + 1.3, 45, name, "faint", 12)
+        fits = max(int((end - begin) * picture.scale / 6.7), 8)
+        lines = [line for paragraph in written.split("\n\n") for line in textwrap.wrap(paragraph, fits)]
+        for index, line in enumerate(lines):
+            picture.text(begin + 1.3, 63 + 15 * index, line, size=11, more=MONO)
+        picture.blocks(begin, end - begin, 145, 14, color)
+
+
+def draw_success(picture: Drawing, success: np.ndarray, ends: list[int], tokens: int) -> None:
+    """J at each boundary, and the progress of each episode."""
+    top, bottom = 204, 304
+    height = bottom - (bottom - top) * success
+    about = "J: the chance of a right answer if the model is made to stop there. What an episode adds is its progress"
+    picture.text(0, 186, about, "faint")
+    for value, y in ((0, bottom), (1, top)):
+        picture.line([(0, y), (tokens, y)])
+        picture.text(tokens, y - 4, f"{value}", "faint", 11, 'text-anchor="end"')
+    for j, gain in enumerate(progress(success)):
+        begin, end, upper, color = ends[j], ends[j + 1], min(height[j : j + 2]), kind(gain)
+        picture.box(begin, end - begin, upper, abs(height[j + 1] - height[j]), color, 'opacity="0.25"')
+        y = upper - 9 if upper > (top + bottom) / 2 else upper + 20
+        picture.text(begin + 4, y, f"{signed(gain)} {color}", "faint" if color == "idle" else color, 14, BOLD)
+    picture.line([*zip(ends, height, strict=True), (tokens, height[-1])], "ink", 1.6)
+    for end, y in zip(ends, height, strict=True):
+        picture.line([(end, 161), (end, 171)], "faint", 1.5)
+        picture.line([(end, 192), (end, y)], "faint", 1, 'stroke-dasharray="2 3"')
+        picture.dot(end, y)
+
+
+def draw_credit(picture: Drawing, credit: np.ndarray) -> None:
+    """A bar for each token, up or down."""
+    about = "MRT credits each token with what J gains from there within the length of an episode (dense, horizon 1)"
+    picture.text(0, 333, about, "faint")
+    base, unit = 414, 66 / max(np.abs(credit).max(), 1e-9)
+    picture.line([(0, base), (len(credit), base)])
+    for color, bars in (("gain", credit.clip(min=0)), ("loss", credit.clip(max=0))):
+        path = " ".join(
+            f"M{picture.x(token):.1f},{base}v{-value * unit:.1f}h{picture.scale - 1:.1f}V{base}"
+            for token, value in enumerate(bars)
+            if abs(value * unit) >= 0.1
+        )
+        picture.parts.append(f'<path d="{path}" fill="{picture.palette[color]}"/>')
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -23,7 +23,14 @@ def test_it_draws_the_rollout_with_the_greatest_loss(tmp_path):
     for name in ("light", "dark"):
         svg = ElementTree.parse(tmp_path / "figures" / f"method-{name}.svg").getroot()
         texts = " | ".join(svg.itertext())
-        for said in ("Find p.", "+0.90 gain", "−0.70 loss", "±0.00 idle", "Wait, try x = 5.", "3 of 4 are right"):
+        for said in (
+            "Find p.",
+            "+0.90 gain",
+            "−0.70 loss",
+            "±0.00 idle",
+            "Wait, try x = 5.",
+            "3 of 4 rollouts of this problem are right",
+        ):
             assert said in texts, said
         assert "so each token gets the same 0.25" in texts  # 1 less the mean of the group
     assert (tmp_path / "figures" / "method-light.svg").read_text().count("<path") == 2  # credit above and below 0

@@ -125,6 +125,10 @@ def test_runs_are_shown_beside_each_other(measured, tmp_path):
 def test_what_cannot_be_shown_is_named(measured, tmp_path):
     with pytest.raises(ValueError, match="nothing holds no rollouts"):
         view.load([tmp_path / "nothing"])
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "trainer_state.json").write_text("{}")
+    with pytest.raises(ValueError, match="training is a training that kept no rollouts"):
+        view.load([tmp_path / "training"])
     plain = stored(tmp_path / "plain", [rollout(FIRST, [0.0, 1.0], [0, 20])], regret=False)
     with pytest.raises(ValueError, match="plain has no success probabilities. Measure it with regret: true"):
         view.load([plain])

@@ -80,10 +80,11 @@ def run(arguments: list[str] | None = None) -> None:
     runs = load_runs(args.runs)
     captions = draw(runs, args.output_dir, args.regret)
     written = report(runs, captions, args.output_dir, args.regret)
+    print(markdown([summary(run, args.regret) for run in runs]) + "\n")
     if has_view(runs):
         (args.output_dir / VIEW).write_text(page(load(args.runs)), encoding="utf-8")
-    print(markdown([summary(run, args.regret) for run in runs]))
-    print(f"\nwrote {written}, and {', '.join(captions)} as PNG and SVG")
+        print(f"wrote {args.output_dir / VIEW}, to read the rollouts in")
+    print(f"wrote {written}, and {', '.join(captions)} as PNG and SVG")
 
 
 if __name__ == "__main__":

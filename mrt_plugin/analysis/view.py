@@ -32,8 +32,8 @@ from ..rollouts import Rollout, curve, regret_at
 from .runs import SCHEMA, load_runs, run_names
 
 
-IDLE = 0.05
-"""An episode whose progress is smaller, either way, is idle."""
+IDLE = 0.04
+"""An episode whose progress is smaller, either way, is idle: less than one of 20 answers."""
 
 STEP = 0.02
 """Credit is shown in multiples of it."""
@@ -67,6 +67,12 @@ def load(folders: Sequence[str | Path]) -> list[Shown]:
         if not common:
             raise ValueError("The trainings have no problem of the same step in common. Show each by itself.")
         return [run._replace(problems={p: run.problems[p] for p in run.problems if p in common}) for run in runs]
+    for name, folder in zip(names, folders, strict=True):
+        if (Path(folder) / "trainer_state.json").exists():
+            raise ValueError(
+                f"{name} is a training that kept no rollouts. Show what mrt evaluate measures of it, or train with "
+                "mrt_keep_rollouts."
+            )
     for run in load_runs(folders):
         if not run.has_regret:
             raise ValueError(
@@ -110,6 +116,7 @@ def page(runs: Sequence[Shown]) -> str:
         "runs": [{"name": run.name, "trained": run.trained, **_words(run)} for run in runs],
         "budgets": budgets,
         "idle": IDLE,
+        "step": STEP,
         "problems": index,
     }
     blocks = [_block("data", data), *(_block(f"texts-{number}", text) for number, text in enumerate(texts))]
