@@ -59,7 +59,7 @@ def has_view(runs: Sequence[Run]) -> bool:
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{escape(name)}</th>" if name else "<td></td>" for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(row.get(name, ''))}</td>" for name in names) + "</tr>\n" for row in rows
     )

@@ -85,7 +85,7 @@ def test_a_problem_opens_with_both_runs_beside_each_other(open_page, two):
     tab.locator("summary.problem").first.click()
     tab.wait_for_selector(".rollout[open] .text")
     columns = tab.locator(".columns > section")
-    assert columns.locator("h3").all_inner_texts() == ["slow", "fast"]
+    assert columns.locator("h2").all_inner_texts() == ["slow", "fast"]
     left, right = (columns.nth(i).bounding_box() for i in (0, 1))
     assert left["y"] == right["y"]
     assert left["x"] + left["width"] <= right["x"]
