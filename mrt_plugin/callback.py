@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from .engines.policy import PolicySampler
 from .engines.sampling import SamplingSettings
+from .kept import write_kept
 from .meta_prover import Measurement, build_meta_prover
 from .progress import progress
 from .rollouts import regret_at, roll_out
@@ -101,6 +102,12 @@ class MRTCallback(TrainerCallback):
         every = self.trainer.mrt_args.mrt_regret_steps
         if every and state.global_step % every == 0:
             self.trainer._metrics["train"]["mrt/regret"].append(self.measure_regret())
+
+    def on_log(self, args, state, control, **kwargs):
+        """Writes the rollouts of the last step that are to be kept, which only the main process holds."""
+        if self.trainer.kept_rollouts:
+            write_kept(args, state.global_step, self.trainer.kept_rollouts, self.trainer.mrt_args)
+            self.trainer.kept_rollouts = []
 
     def warn_if_silent(self, step: int) -> None:
         """Warns once, after the first steps, where credit has had nothing to fall on in any of them."""

@@ -207,6 +207,11 @@ def check_credit(settings: Settings, args, given: dict) -> None:
             f"mrt_credit: {credit.name} subtracts J, the chance of a right answer, from the reward, so that has to be "
             f"the outcome alone, with weight 1; it is {settings.names} with weights {weights}."
         )
+    if settings.mrt.mrt_keep_rollouts and credit.measures != "episodes":
+        raise ValueError(
+            f"mrt_keep_rollouts keeps rollouts with J after each episode, which mrt_credit: {credit.name} does not "
+            "measure. Set mrt_credit: dense, or mrt_keep_rollouts: 0."
+        )
     for name in ("tools", "environment_factory", "rollout_func"):
         if credit.active and given.get(name):
             raise ValueError(f"mrt_credit: {credit.name} cannot cut a rollout that {name} takes part in.")

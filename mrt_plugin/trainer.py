@@ -26,6 +26,7 @@ from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
 from .finite import FiniteGradients, NotFiniteError
 from .grading_pool import warm_up
+from .kept import kept_row
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from .rewards import completion_text
 from .settings import resolve, reward_name
@@ -47,6 +48,7 @@ class StepInProgress:
     starts: list[Start] = field(default_factory=list)  # of its rows; empty where they start at the bare problem
     opened: list[bool] | None = None  # whether a prompt, without its prefix, ends in <think>; None in a `rollout_func`
     rewards: torch.Tensor | None = None  # (B, F), of this rank's rows; NaN where a function skipped the row
+    kept: list[dict] = field(default_factory=list)  # what `mrt view` shows of its first rows
 
 
 class MRTTrainer(GRPOTrainer):
@@ -98,7 +100,7 @@ class MRTTrainer(GRPOTrainer):
                 "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from "
                 "the outcome by one constant in each group; group normalisation cancels it. It is left out."
             )
-        self._in_progress = StepInProgress()
+        self._in_progress, self.kept_rollouts = StepInProgress(), []
         if settings.grades:
             warm_up()
         self.contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
@@ -210,6 +212,10 @@ class MRTTrainer(GRPOTrainer):
         advantages = self.credit.advantages(step)[first : first + rows]
         if self.credit.per_token:
             advantages = advantages[:, :width]
+        self.kept_rollouts = self._in_progress.kept
+        for kept, reward, row_advantages in zip(self.kept_rollouts, total.tolist(), advantages, strict=False):
+            one_for_each = np.broadcast_to(row_advantages, width)[: kept["tokens"]]
+            kept |= {"reward": reward, "advantages": one_for_each.astype(np.float32)}
         advantages = torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])
         if not advantages.isfinite().all():
             raise self.not_finite("An advantage")
@@ -217,19 +223,26 @@ class MRTTrainer(GRPOTrainer):
 
     def _measure_episodes(self, inputs: list[dict], output: dict) -> tuple[list[np.ndarray], list[list[int]]]:
         """Of each row J after 0, ..., G episodes, and where these end, in completion tokens."""
-        tokenizer, traces, credit_ends = text_tokenizer(self), [], []
+        tokenizer, written, traces, credit_ends = text_tokenizer(self), [], [], []
         episodes, cues = self.mrt_args.mrt_episodes, self.mrt_args.mrt_cues
         opened = True if self._in_progress.starts else None
         for row, example in enumerate(inputs):
             prompt_ids = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
             completion_ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
+            written.append((prompt_ids, completion_ids))
             traces.append(segment(tokenizer, prompt_ids, completion_ids, example["solution"], episodes, cues, opened))
             credit_ends.append([end - len(prompt_ids) for end in traces[-1].credit_ends])
         self.notice(traces)
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
-        for row, measurement in zip(thinks, self.measure([traces[row] for row in thinks]), strict=True):
+        measured = dict(zip(thinks, self.measure([traces[row] for row in thinks]), strict=True))
+        for row, measurement in measured.items():
             success[row] = measurement.success_probability
+        keep = self.mrt_args.mrt_keep_rollouts * self.accelerator.is_main_process
+        self._in_progress.kept = [
+            kept_row(tokenizer, inputs[row], *written[row], traces[row], measured.get(row))
+            for row in range(min(keep, len(traces)))
+        ]
         return success, credit_ends
 
 
