@@ -94,8 +94,8 @@ def within(run: dict, budgets: np.ndarray) -> np.ndarray:
 
 
 def tokens_to(curve: np.ndarray, level: float = LEVEL) -> float:
-    """The least budget within which so many answers are right; NaN where none is enough."""
-    return float(np.argmax(curve >= level) + 1) if (curve >= level).any() else np.nan
+    """The least budget within which so many answers are right; infinite where none is enough."""
+    return float(np.argmax(curve >= level) + 1) if (curve >= level).any() else np.inf
 
 
 def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
@@ -113,7 +113,8 @@ def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
         some = generator.integers(problems, size=problems)
         seeds = [generator.integers(len(sample), size=max(len(sample) - 1, 1)) for sample in samples]
         drawn.append(statistic(*(s[of_s][:, some].mean((0, 1)) for s, of_s in zip(samples, seeds, strict=True))))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
+    method = "nearest" if np.isinf(drawn).any() else "linear"  # nothing lies between a finite and an infinite draw
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], method=method).tolist()
     return Estimate(float(statistic(*(sample.mean((0, 1)) for sample in samples))), low, high)
 
 

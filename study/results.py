@@ -54,7 +54,7 @@ def end_table(results: Results) -> list[dict]:
         if choice := results.chosen.get(method):
             row["rate"] = f"{choice[0]:g}, {choice[1]}"
         for name, (statistic, ours, digits) in measures.items():
-            row[name] = written(interval(statistic, ours), digits)
+            row[name] = written(interval(statistic, ours), digits).replace("inf", f"more than {results.budget}")
         rows.append(row)
     return rows
 

@@ -70,9 +70,16 @@ def test_methods_are_compared_at_their_own_rates():
     assert of_task.accuracy("MRT dense", 70).tolist() == [[1.0, 0.75]] * 2
     assert of_task.accuracy("MRT dense", 69).tolist() == [[0.0, 0.0]] * 2
     assert compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.8) == 110
-    assert np.isnan(compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.9))
+    assert compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.9) == np.inf
     for axis in (of_task.spent, lambda method: of_task.curves(method, "updates")):
         assert compare.reach(of_task, "MRT dense", axis) == pytest.approx((2, 2, 2))
+
+
+def test_a_draw_that_never_gets_there_widens_the_interval():
+    right = np.zeros((3, 40, 100))
+    right[:, :37, 50:] = 1  # 0.925 from token 51 on
+    found = compare.interval(compare.tokens_to, right)
+    assert (found.mean, found.low, found.high) == (51, 51, np.inf)
 
 
 def test_what_is_gained_in_a_stretch_is_a_share_of_what_was_left():
