@@ -6,6 +6,8 @@ methods, and S - 1 of the S seeds of each, so that the variance of a mean over f
 measured while training is a mean over validation problems, and its intervals draw seeds alone.
 """
 
+import copy
+import json
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -14,6 +16,7 @@ from mrt_plugin.analysis.runs import Estimate
 
 from .plan import choices
 from .settings import BASELINE, TASKS, varied
+from .settings import START as STARTS
 
 
 RESAMPLES = 1000
@@ -76,6 +79,17 @@ class Results:
     def spent(self, method: str) -> np.ndarray:
         """(seeds, evaluations): tokens of training, written and scored."""
         return self.curves(method, "drawn") + self.curves(method, "scored")
+
+    def with_runs(self, runs: dict[str, list[dict]]) -> "Results":
+        """The same task with other trainings."""
+        other = copy.copy(self)
+        other.runs = runs
+        return other
+
+    @property
+    def problems(self) -> list[dict]:
+        """The test problems, in the order of the records."""
+        return [json.loads(line) for line in (STARTS / self.task / "problems/test.jsonl").read_text().splitlines()]
 
     @property
     def methods(self) -> list[str]:

@@ -88,6 +88,27 @@ def test_what_is_gained_in_a_stretch_is_a_share_of_what_was_left():
     assert gain == pytest.approx(np.array([[0.8, 0, 0, 0, 0]] * 2))  # from 0.5 to 0.1, and no further
 
 
+def test_variants_and_longer_trainings_stand_beside_what_they_vary():
+    found = trainings() + [record("progress scalar", seed, 0.25, 90) for seed in (1, 2)]
+    found += [record("GRPO", seed, 0.15) | {"steps": 140} for seed in (1, 2)]
+    of_task = compare.Results(found, TASK)
+    [variant] = results.variants_table(of_task)
+    assert variant["variant"] == "progress scalar"
+    assert variant[f"regret@{of_task.budget}"] == "+0.150 [+0.150, +0.150]"
+    [equal] = results.equal_table(of_task)
+    assert (equal["MRT dense less"], equal["updates"]) == ("GRPO", "140")
+    assert equal[f"regret@{of_task.budget}"] == "-0.050 [-0.050, -0.050]"
+
+
+def test_accuracy_is_told_apart_by_the_terms_of_a_problem(monkeypatch):
+    of_task = compare.Results(trainings(), TASK)
+    texts = ("Find x with 3*x+6+3=0 (mod 7).", "Find x with 3*x+6+3+0+1=0 (mod 7).")
+    monkeypatch.setattr(compare.Results, "problems", [{"problem": text} for text in texts])
+    dense = results.terms_table(of_task)[-1]
+    assert dense["2 terms (1)"].startswith("1.000 ")
+    assert dense["4 terms (1)"].startswith("0.750 ")
+
+
 def test_a_page_gets_its_tables_anew(tmp_path):
     (tmp_path / "records").mkdir()
     for number, one in enumerate(trainings()):
