@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from .engines.policy import PolicySampler
 from .engines.sampling import SamplingSettings
+from .golds import gold_text
 from .meta_prover import Measurement, build_meta_prover
 from .progress import progress
 from .rollouts import regret_at, roll_out
@@ -119,7 +120,7 @@ class MRTCallback(TrainerCallback):
         )
         with generating_policy(trainer) as policy:
             meta_prover = build_meta_prover(mrt, PolicySampler(policy, text_tokenizer(trainer)), trainer.args.seed)
-            prompts, solutions = trainer.bare_prompt_ids(rows), [row["solution"] for row in rows]
+            prompts, solutions = trainer.bare_prompt_ids(rows), [gold_text(row["solution"]) or "" for row in rows]
             rollouts = roll_out(meta_prover, prompts, solutions, settings, mrt.mrt_episodes, mrt.mrt_cues)
         rollouts = [replace(rollout, problem_id=mine[rollout.problem_id]) for rollout in rollouts]
         return regret_at(gather_object(rollouts), trainer.args.max_completion_length)

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig, check_known, imported
-from .datasets import load_splits
+from .datasets import GoldArguments, load_splits, with_solution
 from .launch import RecipeArguments, launch, resume_point
 from .rewards import REWARDS
 from .settings import resolve
@@ -37,7 +37,7 @@ if hasattr(trl.rewards, "accuracy_reward"):
 
 
 @dataclass
-class GRPOScriptArguments(RecipeArguments):
+class GRPOScriptArguments(GoldArguments, RecipeArguments):
     """Arguments of the script: the rewards and the data."""
 
     reward_funcs: list[str] = field(
@@ -108,8 +108,10 @@ def without_long_prompts(rows: Dataset, tokenizer, most: int) -> Dataset:
 def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args: ModelConfig):
     reward_funcs = [get_reward(name) for name in script_args.reward_funcs]
     wants_eval = training_args.eval_strategy != "no" or training_args.mrt_regret_steps > 0
-    train, test = load_splits(script_args, script_args.dataset_prompt_column, wants_eval)
-    resolve(reward_funcs, training_args, {"train_dataset": train})  # refuses before anything is loaded
+    splits = load_splits(script_args, script_args.dataset_prompt_column, wants_eval)
+    train, test = (with_solution(rows, script_args.dataset_solution_column) for rows in splits)
+    # Refuses before anything is loaded.
+    resolve(reward_funcs, training_args, {"train_dataset": train, "eval_dataset": test})
     conversation = partial(
         make_conversation, column=script_args.dataset_prompt_column, system_prompt=script_args.system_prompt
     )

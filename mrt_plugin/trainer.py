@@ -24,6 +24,7 @@ from .arguments import MRTConfig
 from .callback import SILENT, MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
+from .golds import gold_text
 from .grading_pool import warm_up
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from .rewards import completion_text
@@ -132,6 +133,8 @@ class MRTTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         training = self.credit.active and self.model.training
+        if training:
+            inputs = [{**row, "solution": gold_text(row["solution"]) or ""} for row in inputs]
         starts = starting_points(self, inputs) if training and self.mrt_args.mrt_prefix != "none" else []
         if starts:
             inputs = [
