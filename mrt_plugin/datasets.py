@@ -98,6 +98,19 @@ def check_golds(rows, column: str = "solution") -> None:
         raise ValueError(f"{missing}. Leave such rows out, or name another column.")
 
 
+def text_of(content: str | list[dict] | None) -> str | None:
+    """
+    The text of a message's content, which may come in parts; `None` where a part of it is no text.
+
+    >>> text_of([{"type": "text", "text": "Find "}, {"type": "text", "text": "x."}]), text_of([{"type": "image"}])
+    ('Find x.', None)
+    """
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") for part in content]
+    return None if None in texts else "".join(texts)
+
+
 def check_sft_columns(rows: Dataset, text_field: str) -> None:
     """Raises a `ValueError` if rows have no column that [`~trl.SFTTrainer`] could train on."""
     columns, known = rows.column_names, {"messages", "conversations", "prompt", "input_ids", text_field}

@@ -14,7 +14,6 @@ from functools import partial
 
 import trl.rewards
 from datasets import Dataset
-from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig, check_known, imported
@@ -24,7 +23,7 @@ from .rewards import REWARDS
 from .settings import resolve
 from .tokens import tokenize
 from .trainer import MRTTrainer
-from .upstream.model import model_loading
+from .upstream.model import load_tokenizer, model_loading
 from .upstream.recipe import NEEDS_OPEN_R1
 from .upstream.rewards import ELSEWHERE, FORM
 
@@ -118,9 +117,7 @@ def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args:
     model_kwargs = model_loading(script_args, training_args, model_args)
     train = train.map(conversation)
     if script_args.dataset_max_prompt_tokens is not None:
-        tokenizer = model_kwargs.get("processing_class") or AutoTokenizer.from_pretrained(
-            model_args.model_name_or_path, revision=model_args.model_revision
-        )
+        tokenizer = load_tokenizer(script_args, training_args, model_args)
         train = without_long_prompts(train, tokenizer, script_args.dataset_max_prompt_tokens)
     trainer = MRTTrainer(
         reward_funcs=reward_funcs,

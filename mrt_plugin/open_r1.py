@@ -18,6 +18,7 @@ from .callback import MRTCallback
 from .datasets import GoldArguments, check_sft_columns, check_splits, with_solution
 from .rewards import REWARDS
 from .settings import check_held_out, resolve
+from .templates import check_thinking
 from .upstream.names import call_instead
 from .upstream.version import FITS_OPEN_R1
 
@@ -27,7 +28,7 @@ LAUNCHERS = {
     "open_r1.configs": ["GRPOConfig", "GRPOScriptArguments", "SFTConfig", "ScriptArguments"],
     "open_r1.grpo": ["get_dataset", "main"],
     "open_r1.sft": ["get_dataset", "main"],
-    "open_r1.utils": ["get_dataset"],
+    "open_r1.utils": ["get_dataset", "get_tokenizer"],
 }
 
 
@@ -106,6 +107,7 @@ def sft(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for SFT, after the same check."""
     splits, train, _ = _load(script_args, training_args, None)
     check_sft_columns(train, training_args.dataset_text_field)
+    check_thinking(train, import_module("open_r1.utils").get_tokenizer(model_args, training_args))
     _run("sft", splits, script_args, training_args, model_args)
 
 

@@ -129,7 +129,10 @@ def test_golds_in_a_column_of_another_name(recipe, tmp_path, model_path, problem
 
 
 def test_sft_through_open_r1(tmp_path, model_path, loaded):
-    turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "Hm.\n</think>\n\n\\boxed{2}"}]
+    turns = [
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "<think>\nHm.\n</think>\n\n\\boxed{2}"},
+    ]
     folder = tmp_path / "traces"
     folder.mkdir()
     (folder / "train.jsonl").write_text("\n".join([json.dumps({"messages": turns})] * 8))
