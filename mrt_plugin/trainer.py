@@ -34,7 +34,7 @@ from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
 from .upstream.attention import avoid_cudnn_attention
 from .upstream.contract import REWARDS, Contract
-from .upstream.trainer import GRPOTrainer, text_tokenizer
+from .upstream.trainer import GRPOTrainer, outcome_advantages, text_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,9 @@ class MRTTrainer(GRPOTrainer):
         total = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
         mine = (output["advantages"].float().cpu().numpy(), total.cpu().numpy(), success, credit_ends, width)
         outcome, rewards, success, credit_ends, widths = zip(*gather_object([mine]), strict=True)
-        everyone = [np.concatenate(outcome), np.concatenate(rewards), list(chain(*success)), list(chain(*credit_ends))]
+        rewards = np.concatenate(rewards)
+        outcome = outcome_advantages(self.args, np.concatenate(outcome), rewards, self.num_generations)
+        everyone = [outcome, rewards, list(chain(*success)), list(chain(*credit_ends))]
         mrt, first = self.mrt_args, self.accelerator.process_index * rows
         step = Step(*everyone, max(widths), self.num_generations, mrt.mrt_alpha, mrt.mrt_horizon)
         advantages = self.credit.advantages(step)[first : first + rows]
