@@ -25,6 +25,7 @@ from .callback import SILENT, MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
 from .finite import FiniteGradients, NotFiniteError
+from .golds import gold_text
 from .grading_pool import warm_up
 from .kept import kept_row
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
@@ -35,7 +36,7 @@ from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
 from .upstream.attention import avoid_cudnn_attention
 from .upstream.contract import REWARDS, Contract
-from .upstream.trainer import GRPOTrainer, text_tokenizer
+from .upstream.trainer import GRPOTrainer, outcome_advantages, text_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,8 @@ class MRTTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         training = self.credit.active and self.model.training
+        if training:
+            inputs = [{**row, "solution": gold_text(row["solution"]) or ""} for row in inputs]
         starts = starting_points(self, inputs) if training and self.mrt_args.mrt_prefix != "none" else []
         if starts:
             inputs = [
@@ -206,7 +209,9 @@ class MRTTrainer(GRPOTrainer):
         total = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
         mine = (output["advantages"].float().cpu().numpy(), total.cpu().numpy(), success, credit_ends, width)
         outcome, rewards, success, credit_ends, widths = zip(*gather_object([mine]), strict=True)
-        everyone = [np.concatenate(outcome), np.concatenate(rewards), list(chain(*success)), list(chain(*credit_ends))]
+        rewards = np.concatenate(rewards)
+        outcome = outcome_advantages(self.args, np.concatenate(outcome), rewards, self.num_generations)
+        everyone = [outcome, rewards, list(chain(*success)), list(chain(*credit_ends))]
         mrt, first = self.mrt_args, self.accelerator.process_index * rows
         step = Step(*everyone, max(widths), self.num_generations, mrt.mrt_alpha, mrt.mrt_horizon)
         advantages = self.credit.advantages(step)[first : first + rows]

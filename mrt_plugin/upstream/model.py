@@ -1,6 +1,8 @@
 r"""How a model is loaded and called: names that TRL and transformers have changed."""
 
 import inspect
+from importlib import import_module
+from pathlib import Path
 
 import trl
 from transformers import AutoTokenizer
@@ -11,6 +13,30 @@ from .version import TRL_1
 
 DTYPE = "dtype" if TRL_1 else "torch_dtype"
 """Field of [`~trl.ModelConfig`] and argument of `from_pretrained`."""
+
+
+def load_tokenizer(script_args, training_args, model_args):
+    """The tokenizer that a trainer reads and renders with, with the recipe's chat template."""
+    trust = (training_args if TRL_1 else model_args).trust_remote_code
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
+    if script_args.chat_template is not None:
+        tokenizer.chat_template = script_args.chat_template
+    return tokenizer
+
+
+def sft_tokenizer(script_args, training_args, model_args):
+    """The tokenizer with the chat template that [`~trl.SFTTrainer`] renders with."""
+    tokenizer = load_tokenizer(script_args, training_args, model_args)
+    if path := getattr(training_args, "chat_template_path", None):  # a field of 1.x, as is the next
+        of_file = path.endswith((".jinja", ".j2")) and Path(path).is_file()
+        template = Path(path).read_text() if of_file else AutoTokenizer.from_pretrained(path).chat_template
+        tokenizer.chat_template = template
+    if getattr(training_args, "assistant_only_loss", False):
+        chat_templates = import_module("trl.chat_template_utils")
+        if not chat_templates.has_generation_markers(tokenizer.chat_template):
+            tokenizer.chat_template = chat_templates.get_training_chat_template(tokenizer)
+    return tokenizer
 
 
 def model_loading(script_args, training_args, model_args) -> dict:
@@ -28,8 +54,7 @@ def model_loading(script_args, training_args, model_args) -> dict:
         init |= {"quantization_config": quantization, "device_map": trl.get_kbit_device_map()}
     training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
     if script_args.chat_template is not None:
-        given["processing_class"] = AutoTokenizer.from_pretrained(model_args.model_name_or_path, **common)
-        given["processing_class"].chat_template = script_args.chat_template
+        given["processing_class"] = load_tokenizer(script_args, training_args, model_args)
     return given
 
 
