@@ -32,7 +32,7 @@ from .starts import Start, starting_points
 from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
 from .upstream.contract import REWARDS, Contract
-from .upstream.trainer import GRPOTrainer, text_tokenizer
+from .upstream.trainer import GRPOTrainer, OrderOfEpochs, text_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,9 @@ class MRTTrainer(GRPOTrainer):
             self._metrics["train"][name].append(float(np.mean(values)))
 
     # The prompts that go into a step.
+
+    def _get_train_sampler(self, *args, **kwargs):
+        return OrderOfEpochs(super()._get_train_sampler(*args, **kwargs), self)
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         training = self.credit.active and self.model.training
