@@ -130,9 +130,10 @@ def load_mixture(mixture: dict) -> DatasetDict:
         check_known("dataset_mixture", entry, ["id", "config", "split", "columns", "weight"])
         part = _load(entry["id"], name=entry.get("config"), split=entry.get("split", "train"))
         if entry.get("columns") is not None:
-            check_known("dataset_mixture", entry["columns"], part.column_names)
-            part = part.select_columns(entry["columns"])
-        parts.append(part.shuffle(seed=seed).select(range(int(len(part) * entry.get("weight", 1.0)))))
+            columns = [entry["columns"]] if isinstance(entry["columns"], str) else entry["columns"]
+            check_known("dataset_mixture", columns, part.column_names)
+            part = part.select_columns(columns)
+        parts.append(part.shuffle(seed=seed).select(range(int(len(part) * float(entry.get("weight", 1.0))))))
     if not parts:
         raise ValueError(
             "dataset_mixture: no data sets; `datasets` is a list of {id, config, split, columns, weight}."

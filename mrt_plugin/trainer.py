@@ -36,7 +36,7 @@ from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
 from .upstream.attention import avoid_cudnn_attention
 from .upstream.contract import REWARDS, Contract
-from .upstream.trainer import GRPOTrainer, outcome_advantages, text_tokenizer
+from .upstream.trainer import GRPOTrainer, OrderOfEpochs, outcome_advantages, text_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -146,6 +146,9 @@ class MRTTrainer(GRPOTrainer):
             self._metrics["train"][name].append(float(np.mean(values)))
 
     # The prompts that go into a step.
+
+    def _get_train_sampler(self, *args, **kwargs):
+        return OrderOfEpochs(super()._get_train_sampler(*args, **kwargs), self)
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         training = self.credit.active and self.model.training

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import trl
 from accelerate.utils import parse_flag_from_env
+from torch.utils.data import Sampler
 from trl.models import utils
 
 from .trainer18 import GRPOTrainer18
@@ -43,6 +44,27 @@ def outcome_advantages(args, advantages: np.ndarray, rewards: np.ndarray, group_
 def fsdp_is_on(args) -> bool:
     """Whether a run shards its model with FSDP, by its arguments or accelerate's; known before the model is loaded."""
     return bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+class OrderOfEpochs(Sampler):
+    """
+    TRL's sampler of prompts, which draws the order of an epoch when it begins, from a generator that no checkpoint
+    holds. A run that resumes first draws the orders of the epochs that are over; TRL's would begin with the first.
+    """
+
+    def __init__(self, sampler: Sampler, trainer):
+        self.sampler, self.trainer, self.drawn = sampler, trainer, 0
+
+    def __iter__(self):
+        over = int(self.trainer.state.epoch or 0)
+        while self.drawn < over:
+            next(iter(self.sampler), None)
+            self.drawn += 1
+        self.drawn += 1
+        return iter(self.sampler)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
 
 
 @contextmanager

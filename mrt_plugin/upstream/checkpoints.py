@@ -1,0 +1,174 @@
+r"""Which checkpoints of a run are whole.
+
+A trainer of transformers writes the weights, the optimizer, the scheduler, each process its random state, and last
+`trainer_state.json`. A run that is killed meanwhile leaves its newest checkpoint cut off, and transformers, which
+resumes from the newest whatever it holds, stops there on every later start.
+
+Only the ends of files are looked at, which is quick: tensors that were damaged afterwards are not found.
+"""
+
+import json
+import logging
+import os
+import pickletools
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from safetensors import SafetensorError, safe_open
+from transformers import Trainer, TrainerState, trainer_utils
+
+from .names import call_instead
+
+
+logger = logging.getLogger(__name__)
+
+STATE, ARGUMENTS = "trainer_state.json", "training_args.bin"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+ADAPTERS = ("adapter_model.*", "*/adapter_model.*")
+SHARDED = ("pytorch_model_fsdp*", "global_step*")  # by FSDP, by DeepSpeed
+
+
+def resume_whole_checkpoints() -> None:
+    """
+    Makes `get_last_checkpoint` of transformers give the newest whole checkpoint, whatever name a script has for it,
+    and trainers take no step where a checkpoint holds all steps of the run; in the midst of an epoch they take one.
+    """
+    call_instead(trainer_utils.get_last_checkpoint, lambda theirs, folder: newest_whole(folder))
+    call_instead(Trainer.get_batch_samples, _none_after_the_last_step)
+
+
+def newest_whole(folder: str) -> str | None:
+    """The newest whole checkpoint in a run's folder, or `None`. It says which newer ones are passed over, and why."""
+    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    passed_over = []
+    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        missing = fault(path)
+        if missing is None:
+            _say(folder, f"resumes from {path.name}", *passed_over)
+            return os.path.join(folder, path.name)
+        passed_over.append(f"{path.name} ({missing})")
+    _say(folder, "starts from the beginning", *passed_over)
+    return None
+
+
+def fault(checkpoint: str | Path) -> str | None:
+    """
+    What a trainer would miss in a checkpoint; `None` if it is whole. One without optimizer, scheduler and random
+    states is what `save_only_model` leaves, and whole.
+
+    ```python
+    >>> fault("runs/no-such-run/checkpoint-10")
+    'trainer_state.json is missing'
+
+    ```
+    """
+    return next(_faults(Path(checkpoint)), None)
+
+
+def holds_model_of(folder: str | Path, checkpoint: str | Path) -> bool:
+    """Whether a run has saved its model, whole, since it wrote its last checkpoint."""
+    folder, checkpoint = Path(folder), Path(checkpoint)
+    if any(chain(_faults_of(folder, ARGUMENTS), _faults_of(folder, STATE), _faults_of_weights(folder))):
+        return False
+    step, last = (json.loads((path / STATE).read_text())["global_step"] for path in (folder, checkpoint))
+    # Of a model, the trainer writes the arguments last.
+    return step == last and (folder / ARGUMENTS).stat().st_mtime >= (checkpoint / STATE).stat().st_mtime
+
+
+def _faults(folder: Path) -> Iterator[str]:
+    yield from _faults_of(folder, STATE)
+    try:
+        TrainerState.load_from_json(str(folder / STATE))
+    except TypeError:
+        yield f"{STATE} has fields that this transformers does not know"
+    yield from _faults_of_weights(folder)
+
+    names = {"the optimizer": "*optimizer*", "the scheduler": "scheduler.pt", "the random state": "rng_state*.pth"}
+    parts = {part: sorted(folder.glob(name)) for part, name in names.items()}
+    if any(folder.glob("global_step*")):  # DeepSpeed's, which holds the optimizer and often the scheduler
+        yield from _faults_of(folder, "latest")  # written after all processes have saved
+        shards = folder / (folder / "latest").read_text().strip()
+        yield from _faults_of(folder, shards.name)
+        parts["DeepSpeed"] = sorted(shards.glob("*.pt"))
+    elif any(parts.values()):
+        yield from (f"{part} is missing" for part, paths in parts.items() if not paths)
+    for path in chain(*parts.values(), folder.glob("scaler.pt")):
+        yield from _cut_off(path)
+    if parts["the random state"]:
+        yield from (f"{name} is missing" for name in _random_states(folder) if not (folder / name).exists())
+
+
+def _faults_of_weights(folder: Path) -> Iterator[str]:
+    indices = [path for name in WEIGHTS for path in folder.glob(f"{name}.index.json")]
+    found = [path for name in (*WEIGHTS, *ADAPTERS, *SHARDED) for path in folder.glob(name)]
+    found = [path for path in found if not path.relative_to(folder).parts[0].startswith("checkpoint-")]
+    if not indices + found:
+        yield "the model is missing"
+    for path in (*folder.glob("config.json"), *indices, *found):
+        yield from _cut_off(path)
+    for index in indices:
+        for name in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+            yield from _faults_of(folder, name)
+
+
+def _faults_of(folder: Path, name: str) -> Iterator[str]:
+    if (folder / name).exists():
+        yield from _cut_off(folder / name)
+    else:
+        yield f"{name} is missing"
+
+
+def _cut_off(path: Path) -> Iterator[str]:
+    """A line about a file, or a folder of files, that does not end as it should."""
+    try:
+        if path.is_dir():  # of DeepSpeed, or of torch.distributed, which writes .metadata last
+            whole = any(path.iterdir()) and (not any(path.glob("*.distcp")) or (path / ".metadata").exists())
+        elif path.suffix == ".json":
+            whole = bool(json.loads(path.read_text()))
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "pt"):
+                whole = True
+        else:
+            with path.open("rb") as file:
+                start = file.read(2)
+            whole = start.strip(b"\0") != b""
+            if start == b"PK":  # not torch's older format, which says nothing of its end
+                ZipFile(path).close()
+    except (ValueError, BadZipFile, SafetensorError):
+        whole = False
+    if not whole:
+        yield f"{path.name} is cut off"
+
+
+def _random_states(folder: Path) -> list[str]:
+    """The files of random states where several processes write them, as far as the run's arguments tell."""
+    said = {}
+    if not any(_faults_of(folder, ARGUMENTS)):
+        with ZipFile(folder / ARGUMENTS) as file:
+            pickled = file.read(next(name for name in file.namelist() if name.endswith("data.pkl")))
+        name = None
+        for operation, value, _ in pickletools.genops(pickled):  # no object is made, no code of its classes is run
+            if "PUT" not in operation.name:
+                said.setdefault(name, True if operation.name == "NEWTRUE" else value)
+                name = value
+    processes = said.get("num_processes")
+    if said.get("save_on_each_node") or not isinstance(processes, int) or processes == 1:
+        return []
+    return [f"rng_state_{process}.pth" for process in range(processes)]
+
+
+def _none_after_the_last_step(theirs, trainer, *args, **kwargs) -> tuple:
+    if trainer.state.global_step < trainer.state.max_steps:
+        return theirs(trainer, *args, **kwargs)
+    trainer.control.should_training_stop = True
+    return [], None
+
+
+@cache
+def _say(folder: str, what: str, *passed_over: str) -> None:
+    if passed_over and os.environ.get("RANK", "0") == "0":
+        logger.warning("%s: the run %s. Passed over: %s.", folder, what, ", ".join(passed_over))
