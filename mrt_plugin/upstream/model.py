@@ -1,11 +1,12 @@
 r"""How a model is loaded and called: names that TRL and transformers have changed."""
 
 import inspect
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
 import trl
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 from trl import get_quantization_config
 
 from .version import TRL_1
@@ -71,5 +72,27 @@ def cache_argument(model) -> str:
 
     ```
     """
+    return "cache" if accepts(model, "cache") else "past_key_values"
+
+
+def accepts(model, argument: str) -> bool:
+    """Whether the forward pass of a model takes an argument of this name."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter, which hands it on
-    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
+    return argument in inspect.signature(type(base).forward).parameters
+
+
+def layers_of(cache) -> list:
+    """The layers of a cache; before transformers 5, where all are of one kind, the cache itself."""
+    return getattr(cache, "layers", None) or [cache]
+
+
+@contextmanager
+def generation(model, **settings):
+    """Lets a model generate by these settings alone: `generate` would add whatever else its own config has."""
+    usual = model.generation_config
+    kept = {"cache_implementation": usual.cache_implementation, "disable_compile": True}
+    model.generation_config = GenerationConfig(**kept, **settings)
+    try:
+        yield
+    finally:
+        model.generation_config = usual
