@@ -118,7 +118,7 @@ def widths(model, work) -> list[tuple[int, bool]]:
     return seen
 
 
-@pytest.mark.parametrize(("kind", "batches"), [("mistral", [(40, True), (10, False)]), ("mamba", None)])
+@pytest.mark.parametrize(("kind", "batches"), [("mistral", [(40, True), (20, False), (10, False)]), ("mamba", None)])
 def test_a_batch_holds_rows_of_similar_length_and_of_equal_length_where_there_is_a_state(kind, batches):
     model, trace = model_of(kind), list(range(1, 41))
     sampler, prompts = PolicySampler(model, TOKENIZER), [Prompt(trace, cut) for cut in (40, 10, 30, 20, 40)]

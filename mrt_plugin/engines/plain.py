@@ -13,7 +13,7 @@ from .sampling import Completion, SamplingSettings
 from .sharing import TOKENS, Sharing
 
 
-SHORTEST = 0.5
+SHORTEST = 0.75
 """Least length of a row, as a share of the longest one of its batch."""
 EAGER = 2**10
 """Tokens of a row from which on the scores of eager attention, quadratic in them, limit a batch."""

@@ -77,8 +77,12 @@ def cache_argument(model) -> str:
 
 def accepts(model, argument: str) -> bool:
     """Whether the forward pass of a model takes an argument of this name."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter, which hands it on
-    return argument in inspect.signature(type(base).forward).parameters
+    return argument in inspect.signature(type(_base(model)).forward).parameters
+
+
+def _base(model):
+    """The model itself, where an adapter is given that hands everything on."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def layers_of(cache) -> list:
@@ -95,4 +99,4 @@ def generation(model, **settings):
     try:
         yield
     finally:
-        model.generation_config = usual
+        model.generation_config = _base(model).generation_config = usual  # adapters hand it on for good
