@@ -106,8 +106,14 @@ class MRTTrainer(GRPOTrainer):
             warm_up()
         self.contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
         super().__init__(model, settings.reward_funcs, args, **kwargs)
-        half = args.bf16 or args.fp16 or self.model.dtype in (torch.bfloat16, torch.float16)
-        avoid_cudnn_attention(self.model.config._attn_implementation, half)
+        in_half = self.model.dtype in (torch.bfloat16, torch.float16)
+        autocast = (args.bf16 or args.fp16) and not in_half
+        if autocast and args.cache_implementation == "static":
+            raise ValueError(
+                "cache_implementation: static allocates keys and values in the weights' float32, into which bf16: true "
+                "and fp16: true cannot write. Unset it, or load the weights in half precision (dtype: bfloat16)."
+            )
+        avoid_cudnn_attention(self.model.config._attn_implementation, half=autocast or in_half)
         self.contract.watch(self)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):

@@ -98,3 +98,8 @@ def test_a_run_learns(options, weights, recipe, tmp_path):
     assert len(norms) == 2
     assert all(map(math.isfinite, norms))
     assert max(norms) > 0 or "termination" in options
+
+
+def test_a_static_cache_beside_autocast_is_refused_before_the_first_step(recipe):
+    with pytest.raises(ValueError, match="cache_implementation: static .* dtype: bfloat16"):
+        grpo.run(["--upstream", "trl", "--config", str(recipe), "--bf16", "true", "--cache_implementation", "static"])
