@@ -110,8 +110,8 @@ class MRTTrainer(GRPOTrainer):
         autocast = (args.bf16 or args.fp16) and not in_half
         if autocast and args.cache_implementation == "static":
             raise ValueError(
-                "cache_implementation: static allocates keys and values in the weights' float32, into which bf16: true "
-                "and fp16: true cannot write. Unset it, or load the weights in half precision (dtype: bfloat16)."
+                "cache_implementation: static holds keys and values in the weights' float32, which bf16: true and "
+                "fp16: true do not write. Unset it, or load the weights in half precision (dtype: bfloat16)."
             )
         avoid_cudnn_attention(self.model.config._attn_implementation, half=autocast or in_half)
         self.contract.watch(self)

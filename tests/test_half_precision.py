@@ -101,5 +101,5 @@ def test_a_run_learns(options, weights, recipe, tmp_path):
 
 
 def test_a_static_cache_beside_autocast_is_refused_before_the_first_step(recipe):
-    with pytest.raises(ValueError, match="cache_implementation: static .* dtype: bfloat16"):
+    with pytest.raises(ValueError, match="cache_implementation: static .*dtype: bfloat16"):
         grpo.run(["--upstream", "trl", "--config", str(recipe), "--bf16", "true", "--cache_implementation", "static"])
