@@ -77,6 +77,7 @@ def plan(found: list[dict]) -> Iterator[Setting]:
     # Those of one rate and schedule stand together, so that the first comparison is there soon.
     yield from sorted(sweep(HARD, MAIN), key=lambda one: (RATES.index(one.learning_rate), one.schedule == "cosine"))
     yield from seeds(HARD, MAIN, 3)
+    yield Setting(HARD, "larger epsilon", 8e-4, "constant", 0, TASKS[HARD].steps)  # why dense collapses there
     yield from seeds(HARD, ("J of 4 samples", *CONTROLS), 3)
     for task in (UNEVEN, EASY):
         yield from sweep(task, MAIN)
