@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm bench style quality clean
+.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser bench gpu-check style quality clean
 
 install: .venv/installed
 
@@ -74,8 +74,17 @@ test-open-r1-pins: install-open-r1-pins
 test-vllm: install-vllm
 	VLLM_CPU_OMP_THREADS_BIND=0-1 .venv-vllm/bin/python -m pytest tests/real_vllm
 
+# Opens the page of `mrt view` in a browser without a window: chromium, as Debian and Ubuntu package it.
+test-browser: install
+	.venv/bin/pip install --quiet playwright
+	.venv/bin/python -m pytest tests/browser
+
 bench: install
 	.venv/bin/python tests/bench
+
+# On a machine with a GPU: make install CONSTRAINTS= first. Without one it says so and ends.
+gpu-check: install
+	.venv/bin/python -m tests.gpu
 
 style: install
 	.venv/bin/ruff check --fix .

@@ -31,6 +31,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mrt_plugin", "mrt_plugin.*"]),
+    package_data={"mrt_plugin.analysis": ["*.css", "*.html"]},
     python_requires=">=3.10",
     install_requires=[
         "accelerate>=1.4.0",

@@ -126,11 +126,19 @@ class MRTArguments(MetaProverArguments):
     mrt_regret_problems: int = field(
         default=32, metadata={"help": "How many problems of the evaluation split to measure regret on."}
     )
+    mrt_keep_rollouts: int = field(
+        default=0,
+        metadata={
+            "help": "With 'dense': rollouts to keep for `mrt view` whenever the run logs (logging_steps), in "
+            "output_dir/rollouts, with J after each episode and the advantage of each token. They are the first of "
+            "the main process, so that num_generations keeps all of one problem. 0 keeps none."
+        },
+    )
 
     def __post_init__(self):
         if self.mrt_regret_problems < 1:
             raise ValueError(f"mrt_regret_problems must be at least 1, got {self.mrt_regret_problems}.")
-        for name in ("mrt_alpha", "mrt_horizon", "mrt_regret_steps"):
+        for name in ("mrt_alpha", "mrt_horizon", "mrt_regret_steps", "mrt_keep_rollouts"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if "." not in self.mrt_credit:

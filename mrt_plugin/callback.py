@@ -5,13 +5,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
+from pathlib import Path
 
 import numpy as np
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
+from .collapse import best_checkpoint, grown_share
 from .engines.policy import PolicySampler
 from .engines.sampling import SamplingSettings
+from .golds import gold_text
+from .kept import write_kept
 from .meta_prover import Measurement, build_meta_prover
 from .progress import progress
 from .rollouts import regret_at, roll_out
@@ -86,7 +90,7 @@ class MRTCallback(TrainerCallback):
                 f"columns `prompt` and `solution`, not {type(trainer.eval_dataset).__name__} with {columns}. Or set "
                 "mrt_regret_steps: 0."
             )
-        self.trainer, self.silent = trainer, list(SILENT)
+        self.trainer, self.silent, self.collapsed = trainer, list(SILENT), False
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.trainer is None:
@@ -102,11 +106,30 @@ class MRTCallback(TrainerCallback):
         if every and state.global_step % every == 0:
             self.trainer._metrics["train"]["mrt/regret"].append(self.measure_regret())
 
+    def on_log(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.warn_if_collapsing(args, state)
+        # The rollouts of the last step that are to be kept, which only the main process holds.
+        if self.trainer.kept_rollouts:
+            write_kept(args, state.global_step, self.trainer.kept_rollouts, self.trainer.mrt_args)
+            self.trainer.kept_rollouts = []
+
     def warn_if_silent(self, step: int) -> None:
         """Warns once, after the first steps, where credit has had nothing to fall on in any of them."""
         self.silent = [name for name in self.silent if self.trainer._metrics["train"].get(name, [])[-1:] == [1.0]]
         for name in self.silent if step == FIRST_STEPS else ():
             logger.warning("%s is 1 in each of the first %d steps: %s.", name, FIRST_STEPS, SILENT[name])
+
+    def warn_if_collapsing(self, args, state) -> None:
+        """Warns once where completions run into their limit, or episodes vanish, that did not before."""
+        if self.collapsed or not (grown := grown_share(state.log_history)):
+            return
+        self.collapsed = True
+        saved = [int(folder.name.split("-")[-1]) for folder in Path(args.output_dir).glob("checkpoint-*")]
+        best = best_checkpoint(state.log_history, saved)
+        back = f"The best checkpoint by {best[1]} is that of step {best[0]}." if best else "No checkpoint is saved."
+        rates = "A lower learning_rate or lr_scheduler_type: cosine may keep it."
+        logger.warning("The training may be collapsing: the %s. %s %s", grown, back, rates)
 
     def measure_regret(self) -> float:
         """Mean normalised regret of the live policy; each rank takes its share of the problems."""
@@ -119,7 +142,7 @@ class MRTCallback(TrainerCallback):
         )
         with generating_policy(trainer) as policy:
             meta_prover = build_meta_prover(mrt, PolicySampler(policy, text_tokenizer(trainer)), trainer.args.seed)
-            prompts, solutions = trainer.bare_prompt_ids(rows), [row["solution"] for row in rows]
+            prompts, solutions = trainer.bare_prompt_ids(rows), [gold_text(row["solution"]) or "" for row in rows]
             rollouts = roll_out(meta_prover, prompts, solutions, settings, mrt.mrt_episodes, mrt.mrt_cues)
         rollouts = [replace(rollout, problem_id=mine[rollout.problem_id]) for rollout in rollouts]
         return regret_at(gather_object(rollouts), trainer.args.max_completion_length)

@@ -4,6 +4,7 @@ mrt grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml
 mrt grpo --accelerate_config accelerate.yaml --config recipe.yaml
 mrt star --config recipes/tiny-cpu/star/data_mrt.yaml
 mrt figures --runs runs/grpo runs/mrt
+mrt view runs/grpo runs/mrt
 """
 
 import sys
@@ -18,6 +19,7 @@ OTHERS = {
     "evaluate": ("analysis.evaluate", "measure a model on a benchmark"),
     "compare": ("analysis.compare", "tell what one run gains over another, and whether it is noise"),
     "figures": ("analysis.report", "draw runs beside each other, and write a report"),
+    "view": ("analysis.view", "write a page to read rollouts in, with what each of their episodes earned"),
 }
 
 

@@ -8,6 +8,7 @@ from datasets.exceptions import DatasetGenerationError
 from trl import ScriptArguments
 
 from .arguments import check_known, did_you_mean
+from .golds import without_gold
 
 
 @dataclass
@@ -22,6 +23,16 @@ class DataArguments(ScriptArguments):
         },
     )
     chat_template: str | None = field(default=None, metadata={"help": "Chat template to use instead of the model's."})
+
+
+@dataclass
+class GoldArguments:
+    """Where gold answers are."""
+
+    dataset_solution_column: str = field(
+        default="solution",
+        metadata={"help": "Column with the gold answer: a text, a number, or a list of one."},
+    )
 
 
 def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tuple[Dataset, Dataset | None]:
@@ -63,6 +74,41 @@ def check_splits(
         if prompt_column is not None and columns is not None:
             check_known("dataset_prompt_column", [prompt_column], columns)
     return taken[0], taken[1] if wants_eval else None
+
+
+def with_solution(rows: Dataset | None, column: str) -> Dataset | None:
+    """The rows with the gold answers of a column in `solution`, where rewards and credit read them."""
+    if rows is None or column == "solution":
+        return rows
+    if rows.column_names is not None:  # a stream may not know them
+        check_known("dataset_solution_column", [column], rows.column_names)
+    check_golds(rows, column)
+    return rows.map(lambda row: {"solution": row[column]})
+
+
+def column_of(rows: Dataset, column: str) -> list:
+    """The cells of a column."""
+    return rows.with_format(None).select_columns([column])[:][column]
+
+
+def check_golds(rows, column: str = "solution") -> None:
+    """Raises a `ValueError` that names the rows without a gold answer; those of a stream are not read ahead."""
+    known = isinstance(rows, Dataset) and column in rows.column_names
+    if missing := known and without_gold(column_of(rows, column), column):
+        raise ValueError(f"{missing}. Leave such rows out, or name another column.")
+
+
+def text_of(content: str | list[dict] | None) -> str | None:
+    """
+    The text of a message's content, which may come in parts; `None` where a part of it is no text.
+
+    >>> text_of([{"type": "text", "text": "Find "}, {"type": "text", "text": "x."}]), text_of([{"type": "image"}])
+    ('Find x.', None)
+    """
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") for part in content]
+    return None if None in texts else "".join(texts)
 
 
 def check_sft_columns(rows: Dataset, text_field: str) -> None:

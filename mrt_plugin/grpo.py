@@ -14,17 +14,16 @@ from functools import partial
 
 import trl.rewards
 from datasets import Dataset
-from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig, check_known, imported
-from .datasets import load_splits
+from .datasets import GoldArguments, load_splits, with_solution
 from .launch import RecipeArguments, launch, resume_point
 from .rewards import REWARDS
 from .settings import resolve
 from .tokens import tokenize
 from .trainer import MRTTrainer
-from .upstream.model import model_loading
+from .upstream.model import load_tokenizer, model_loading
 from .upstream.recipe import NEEDS_OPEN_R1
 from .upstream.rewards import ELSEWHERE, FORM
 
@@ -37,7 +36,7 @@ if hasattr(trl.rewards, "accuracy_reward"):
 
 
 @dataclass
-class GRPOScriptArguments(RecipeArguments):
+class GRPOScriptArguments(GoldArguments, RecipeArguments):
     """Arguments of the script: the rewards and the data."""
 
     reward_funcs: list[str] = field(
@@ -108,17 +107,17 @@ def without_long_prompts(rows: Dataset, tokenizer, most: int) -> Dataset:
 def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args: ModelConfig):
     reward_funcs = [get_reward(name) for name in script_args.reward_funcs]
     wants_eval = training_args.eval_strategy != "no" or training_args.mrt_regret_steps > 0
-    train, test = load_splits(script_args, script_args.dataset_prompt_column, wants_eval)
-    resolve(reward_funcs, training_args, {"train_dataset": train})  # refuses before anything is loaded
+    splits = load_splits(script_args, script_args.dataset_prompt_column, wants_eval)
+    train, test = (with_solution(rows, script_args.dataset_solution_column) for rows in splits)
+    # Refuses before anything is loaded.
+    resolve(reward_funcs, training_args, {"train_dataset": train, "eval_dataset": test})
     conversation = partial(
         make_conversation, column=script_args.dataset_prompt_column, system_prompt=script_args.system_prompt
     )
     model_kwargs = model_loading(script_args, training_args, model_args)
     train = train.map(conversation)
     if script_args.dataset_max_prompt_tokens is not None:
-        tokenizer = model_kwargs.get("processing_class") or AutoTokenizer.from_pretrained(
-            model_args.model_name_or_path, revision=model_args.model_revision
-        )
+        tokenizer = load_tokenizer(script_args, training_args, model_args)
         train = without_long_prompts(train, tokenizer, script_args.dataset_max_prompt_tokens)
     trainer = MRTTrainer(
         reward_funcs=reward_funcs,

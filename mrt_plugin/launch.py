@@ -12,7 +12,9 @@ from pathlib import Path
 
 from .arguments import check_known
 from .datasets import DataArguments
+from .upstream.attention import avoid_cudnn_attention
 from .upstream.checkpoints import fault, holds_model_of, newest_whole, resume_whole_checkpoints
+from .upstream.model import DTYPE
 from .upstream.recipe import run_recipe
 from .upstream.version import FITS_OPEN_R1
 
@@ -48,6 +50,8 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
         if is_finished(training_args):
             logger.warning("%s is finished; a longer run or another output_dir goes on.", training_args.output_dir)
         else:
+            half = training_args.bf16 or training_args.fp16 or getattr(model_args, DTYPE) in ("bfloat16", "float16")
+            avoid_cudnn_attention(model_args.attn_implementation, half)
             main(script_args, training_args, model_args)
 
     run_recipe(task, dataclass_types, unless_finished, arguments, epilog=UPSTREAM)

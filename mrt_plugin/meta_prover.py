@@ -4,6 +4,7 @@ The meta-prover is the policy itself, made to stop thinking at a prefix and to a
 2503.07572). How often it is right there is the success probability J of the prefix. Left out: what J is used for.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -141,6 +142,10 @@ class GoldLikelihood:
     def estimate(self, sampler: Sampler, prompts: Sequence[Prompt], golds: Sequence[str]) -> list[Estimate]:
         targets = [tokenize(sampler.tokenizer, bare_gold(gold) + "}") for gold in golds]
         log_probabilities = sampler.score(prompts, targets)
+        if not all(value < math.inf for value in log_probabilities):  # NaN is not less
+            raise FloatingPointError(
+                "The log-probability of a gold answer is NaN or infinite, so the policy is broken."
+            )
         unique = list(dict.fromkeys(golds))
         verdicts = grade([f"\\boxed{{{bare_gold(gold)}}}" for gold in unique], unique)
         unknown = {g for g, verdict in zip(unique, verdicts, strict=True) if verdict is Verdict.UNPARSEABLE_GOLD}

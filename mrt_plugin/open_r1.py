@@ -6,6 +6,7 @@ recipes may then use `mrt_*` like anything of Open-R1.
 
 import copy
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from importlib import import_module
 from traceback import walk_tb
 
@@ -14,9 +15,10 @@ from trl import ModelConfig
 
 from .arguments import check_known, imported
 from .callback import MRTCallback
-from .datasets import check_sft_columns, check_splits
+from .datasets import GoldArguments, check_sft_columns, check_splits, with_solution
 from .rewards import REWARDS
 from .settings import check_held_out, resolve
+from .templates import check_thinking
 from .upstream.names import call_instead
 from .upstream.version import FITS_OPEN_R1
 
@@ -26,7 +28,7 @@ LAUNCHERS = {
     "open_r1.configs": ["GRPOConfig", "GRPOScriptArguments", "SFTConfig", "ScriptArguments"],
     "open_r1.grpo": ["get_dataset", "main"],
     "open_r1.sft": ["get_dataset", "main"],
-    "open_r1.utils": ["get_dataset"],
+    "open_r1.utils": ["get_dataset", "get_tokenizer"],
 }
 
 
@@ -84,7 +86,8 @@ def launcher(task: str) -> tuple[tuple, Callable]:
     check_seams(LAUNCHERS)
     configs = import_module("open_r1.configs")
     if task == "grpo":
-        return (configs.GRPOScriptArguments, configs.GRPOConfig, ModelConfig), grpo
+        script = make_dataclass("GRPOScriptArguments", [], bases=(GoldArguments, configs.GRPOScriptArguments))
+        return (script, configs.GRPOConfig, ModelConfig), grpo
     return (configs.ScriptArguments, configs.SFTConfig, ModelConfig), sft
 
 
@@ -92,23 +95,27 @@ def grpo(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for GRPO, after a check of what it would only find out once the model is loaded."""
     reward_funcs = import_module("open_r1.rewards").get_reward_funcs(script_args)
     check_held_out(training_args)
-    splits, train = _load(script_args, training_args, script_args.dataset_prompt_column)
-    resolve(reward_funcs, training_args, {"train_dataset": train})
+    splits, *taken = _load(script_args, training_args, script_args.dataset_prompt_column)
+    train, test = (with_solution(rows, script_args.dataset_solution_column) for rows in taken)
+    resolve(reward_funcs, training_args, {"train_dataset": train, "eval_dataset": test})
+    splits |= {script_args.dataset_train_split: train}
+    splits |= {} if test is None else {script_args.dataset_test_split: test}
     _run("grpo", splits, script_args, training_args, model_args)
 
 
 def sft(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for SFT, after the same check."""
-    splits, train = _load(script_args, training_args, None)
+    splits, train, _ = _load(script_args, training_args, None)
     check_sft_columns(train, training_args.dataset_text_field)
+    check_thinking(train, import_module("open_r1.utils").get_tokenizer(model_args, training_args))
     _run("sft", splits, script_args, training_args, model_args)
 
 
 def _load(script_args, training_args, prompt_column: str | None) -> tuple:
-    """All splits, and the one to train on, where these and the callbacks are known."""
+    """All splits, and those to train and to evaluate on, where these and the callbacks are known."""
     check_known("callbacks", training_args.callbacks, import_module("open_r1.utils.callbacks").CALLBACKS)
     splits = import_module("open_r1.utils").get_dataset(script_args)
-    return splits, check_splits(splits, script_args, prompt_column, training_args.eval_strategy != "no")[0]
+    return splits, *check_splits(splits, script_args, prompt_column, training_args.eval_strategy != "no")
 
 
 def _run(task: str, splits, *arguments) -> None:

@@ -10,6 +10,7 @@ from functools import partial, update_wrapper
 
 from .arguments import MRTArguments, did_you_mean, imported
 from .credit import CREDITS, Credit
+from .datasets import check_golds
 from .episodes import CLOSE
 from .meta_prover import check_termination
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
@@ -207,6 +208,11 @@ def check_credit(settings: Settings, args, given: dict) -> None:
             f"mrt_credit: {credit.name} subtracts J, the chance of a right answer, from the reward, so that has to be "
             f"the outcome alone, with weight 1; it is {settings.names} with weights {weights}."
         )
+    if settings.mrt.mrt_keep_rollouts and credit.measures != "episodes":
+        raise ValueError(
+            f"mrt_keep_rollouts keeps rollouts with J after each episode, which mrt_credit: {credit.name} does not "
+            "measure. Set mrt_credit: dense, or mrt_keep_rollouts: 0."
+        )
     for name in ("tools", "environment_factory", "rollout_func"):
         if credit.active and given.get(name):
             raise ValueError(f"mrt_credit: {credit.name} cannot cut a rollout that {name} takes part in.")
@@ -214,7 +220,8 @@ def check_credit(settings: Settings, args, given: dict) -> None:
 
 def check_columns(settings: Settings, given: dict) -> None:
     """What the training data has to hold."""
-    columns, prefix = getattr(given.get("train_dataset"), "column_names", None), settings.mrt.mrt_prefix
+    train, evaluated = given.get("train_dataset"), given.get("eval_dataset")
+    columns, prefix = getattr(train, "column_names", None), settings.mrt.mrt_prefix
     needed = ["solution"] * settings.grades + ["prefix", "prefix_success"] * (prefix == "dataset")
     missing = [column for column in needed if columns is not None and column not in columns]
     if missing:
@@ -222,4 +229,7 @@ def check_columns(settings: Settings, given: dict) -> None:
             f"The training data lacks the column(s) {missing}, which mrt_credit: {settings.credit.name} with "
             f"mrt_prefix: {prefix} and {settings.names} need; it has {columns}."
             + "".join(did_you_mean(column, missing) for column in columns)
+            + " mrt grpo takes another name of the gold answers in dataset_solution_column." * ("solution" in missing)
         )
+    for rows in [train, *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])] * settings.grades:
+        check_golds(rows)

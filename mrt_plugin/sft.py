@@ -11,12 +11,14 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from .datasets import check_sft_columns, load_splits
 from .launch import RecipeArguments, launch, resume_point
-from .upstream.model import model_loading
+from .templates import check_thinking
+from .upstream.model import model_loading, sft_tokenizer
 
 
 def main(script_args: RecipeArguments, training_args: SFTConfig, model_args: ModelConfig):
     train, test = load_splits(script_args, None, wants_eval=training_args.eval_strategy != "no")
     check_sft_columns(train, training_args.dataset_text_field)
+    check_thinking(train, sft_tokenizer(script_args, training_args, model_args))
     trainer = SFTTrainer(
         args=training_args,
         train_dataset=train,

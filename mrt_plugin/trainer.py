@@ -24,15 +24,19 @@ from .arguments import MRTConfig
 from .callback import SILENT, MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
+from .finite import FiniteGradients, NotFiniteError
+from .golds import gold_text
 from .grading_pool import warm_up
+from .kept import kept_row
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from .rewards import completion_text
 from .settings import resolve, reward_name
 from .starts import Start, starting_points
 from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
+from .upstream.attention import avoid_cudnn_attention
 from .upstream.contract import REWARDS, Contract
-from .upstream.trainer import GRPOTrainer, OrderOfEpochs, text_tokenizer
+from .upstream.trainer import GRPOTrainer, OrderOfEpochs, outcome_advantages, text_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -45,6 +49,7 @@ class StepInProgress:
     starts: list[Start] = field(default_factory=list)  # of its rows; empty where they start at the bare problem
     opened: list[bool] | None = None  # whether a prompt, without its prefix, ends in <think>; None in a `rollout_func`
     rewards: torch.Tensor | None = None  # (B, F), of this rank's rows; NaN where a function skipped the row
+    kept: list[dict] = field(default_factory=list)  # what `mrt view` shows of its first rows
 
 
 class MRTTrainer(GRPOTrainer):
@@ -96,11 +101,19 @@ class MRTTrainer(GRPOTrainer):
                 "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from "
                 "the outcome by one constant in each group; group normalisation cancels it. It is left out."
             )
-        self._in_progress = StepInProgress()
+        self._in_progress, self.kept_rollouts = StepInProgress(), []
         if settings.grades:
             warm_up()
         self.contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
         super().__init__(model, settings.reward_funcs, args, **kwargs)
+        in_half = self.model.dtype in (torch.bfloat16, torch.float16)
+        autocast = (args.bf16 or args.fp16) and not in_half
+        if autocast and args.cache_implementation == "static":
+            raise ValueError(
+                "cache_implementation: static holds keys and values in the weights' float32, which bf16: true and "
+                "fp16: true do not write. Unset it, or load the weights in half precision (dtype: bfloat16)."
+            )
+        avoid_cudnn_attention(self.model.config._attn_implementation, half=autocast or in_half)
         self.contract.watch(self)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
@@ -108,16 +121,29 @@ class MRTTrainer(GRPOTrainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, MRTCallback):
                 callback.bind(self)
+        self.add_callback(FiniteGradients(self))
 
     def measure(self, traces: list[Trace]) -> list[Measurement]:
         """Measures the success probabilities of a step: one call on every rank, whatever it holds."""
         begin = time.perf_counter()
         with live_sampler(self, scores=ESTIMATORS[self.mrt_args.mrt_estimator].needs_scores) as sampler:
-            measurements = build_meta_prover(self.mrt_args, sampler).success_probabilities(traces)
+            try:
+                measurements = build_meta_prover(self.mrt_args, sampler).success_probabilities(traces)
+            except FloatingPointError as error:
+                raise self.not_finite("The log-probability of a gold answer") from error
         numbers = gather_object([replace(measurement, answers=()) for measurement in measurements])  # not the texts
         for name, value in step_metrics(numbers, time.perf_counter() - begin).items():
             self._metrics["train"][name].append(value)
         return measurements
+
+    def not_finite(self, what: str) -> NotFiniteError:
+        return NotFiniteError(what, self.state.global_step + 1, self.accelerator.process_index)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not loss.isfinite():
+            raise self.not_finite("The loss")
+        return loss
 
     def notice(self, traces: list[Trace]) -> None:
         """Logs how many traces of a step have no episode to credit, and how many no cue; called on every rank."""
@@ -132,6 +158,8 @@ class MRTTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         training = self.credit.active and self.model.training
+        if training:
+            inputs = [{**row, "solution": gold_text(row["solution"]) or ""} for row in inputs]
         starts = starting_points(self, inputs) if training and self.mrt_args.mrt_prefix != "none" else []
         if starts:
             inputs = [
@@ -190,29 +218,45 @@ class MRTTrainer(GRPOTrainer):
         total = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
         mine = (output["advantages"].float().cpu().numpy(), total.cpu().numpy(), success, credit_ends, width)
         outcome, rewards, success, credit_ends, widths = zip(*gather_object([mine]), strict=True)
-        everyone = [np.concatenate(outcome), np.concatenate(rewards), list(chain(*success)), list(chain(*credit_ends))]
+        rewards = np.concatenate(rewards)
+        outcome = outcome_advantages(self.args, np.concatenate(outcome), rewards, self.num_generations)
+        everyone = [outcome, rewards, list(chain(*success)), list(chain(*credit_ends))]
         mrt, first = self.mrt_args, self.accelerator.process_index * rows
         step = Step(*everyone, max(widths), self.num_generations, mrt.mrt_alpha, mrt.mrt_horizon)
         advantages = self.credit.advantages(step)[first : first + rows]
         if self.credit.per_token:
             advantages = advantages[:, :width]
-        return torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])
+        self.kept_rollouts = self._in_progress.kept
+        for kept, reward, row_advantages in zip(self.kept_rollouts, total.tolist(), advantages, strict=False):
+            one_for_each = np.broadcast_to(row_advantages, width)[: kept["tokens"]]
+            kept |= {"reward": reward, "advantages": one_for_each.astype(np.float32)}
+        advantages = torch.from_numpy(np.ascontiguousarray(advantages)).to(output["advantages"])
+        if not advantages.isfinite().all():
+            raise self.not_finite("An advantage")
+        return advantages
 
     def _measure_episodes(self, inputs: list[dict], output: dict) -> tuple[list[np.ndarray], list[list[int]]]:
         """Of each row J after 0, ..., G episodes, and where these end, in completion tokens."""
-        tokenizer, traces, credit_ends = text_tokenizer(self), [], []
+        tokenizer, written, traces, credit_ends = text_tokenizer(self), [], [], []
         episodes, cues = self.mrt_args.mrt_episodes, self.mrt_args.mrt_cues
         opened = True if self._in_progress.starts else None
         for row, example in enumerate(inputs):
             prompt_ids = output["prompt_ids"][row][output["prompt_mask"][row].bool()].tolist()
             completion_ids = output["completion_ids"][row][output["completion_mask"][row].bool()].tolist()
+            written.append((prompt_ids, completion_ids))
             traces.append(segment(tokenizer, prompt_ids, completion_ids, example["solution"], episodes, cues, opened))
             credit_ends.append([end - len(prompt_ids) for end in traces[-1].credit_ends])
         self.notice(traces)
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
-        for row, measurement in zip(thinks, self.measure([traces[row] for row in thinks]), strict=True):
+        measured = dict(zip(thinks, self.measure([traces[row] for row in thinks]), strict=True))
+        for row, measurement in measured.items():
             success[row] = measurement.success_probability
+        keep = self.mrt_args.mrt_keep_rollouts * self.accelerator.is_main_process
+        self._in_progress.kept = [
+            kept_row(tokenizer, inputs[row], *written[row], traces[row], measured.get(row))
+            for row in range(min(keep, len(traces)))
+        ]
         return success, credit_ends
 
 

@@ -304,12 +304,13 @@ def test_what_was_stored_is_read_as_it_was(evaluated):
 def test_figures_and_a_page_that_needs_no_other_file(evaluated, tmp_path, capsys):
     report.run(["--runs", str(evaluated / "seed-0"), str(evaluated / "seed-1"), "--output_dir", str(tmp_path)])
     assert {path.name for path in tmp_path.iterdir()} == {
-        "report.html", *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg"))
+        "report.html", "view.html", *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg"))
     }  # fmt: skip
     page = (tmp_path / "report.html").read_text()
     assert page.count("<table") == 3  # both runs, their difference, the settings
     assert "seed-1 against seed-0" in page
     sources = re.findall(r'(?:src|href)="([^"]*)', page)
+    assert sources.pop(0) == "view.html"  # of the same folder
     assert len(sources) == len(FIGURES)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
     assert "wrote" in capsys.readouterr().out
@@ -318,6 +319,8 @@ def test_figures_and_a_page_that_needs_no_other_file(evaluated, tmp_path, capsys
 def test_runs_without_regret_have_fewer_figures(evaluated, tmp_path):
     evaluate_again(evaluated, "plain", "--regret", "false", "--extensions", "0")
     report.run(["--runs", str(evaluated / "plain"), "--output_dir", str(tmp_path)])
+    assert not (tmp_path / "view.html").exists()
+    assert "href" not in (tmp_path / "report.html").read_text()
     assert {path.stem for path in tmp_path.glob("*.png")} == {"majority", "lengths", "training"}
 
 

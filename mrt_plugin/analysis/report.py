@@ -12,58 +12,58 @@ from pathlib import Path
 from ..rollouts import VARIANTS
 from .compare import compare
 from .runs import BENCHMARK, BUDGET, PROVER, RESAMPLES, Run, load_runs, markdown, summary
+from .view import fill, load, page
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto }}
-td, th {{ padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }}
-figure {{ margin: 2rem 0 }}
-figure img {{ max-width: 100%; height: auto }}
-figcaption {{ color: #555 }}
-</style>
-<h1>{title}</h1>
-{body}
-</html>
-"""
+VIEW = "view.html"
+"""Beside the report, where the runs have success probabilities: the page of `mrt view`."""
 
 
 def report(runs: Sequence[Run], captions: dict[str, str], folder: Path, variant: str = "definition") -> Path:
     """
     Writes `report.html`, which needs no other file, into the folder of the figures. The first run is what the others
-    are compared with; `captions` are those that [`~mrt_plugin.analysis.figures.draw`] returns.
+    are compared with; `captions` are those that [`~mrt_plugin.analysis.figures.draw`] returns. Where the runs have
+    success probabilities, it links to their page in the same folder.
     """
     first, *others = runs
     settings = {name: first.settings[name] for name in (*BENCHMARK, *BUDGET, *PROVER) if name in first.settings}
     parts = [_table([summary(run, variant) for run in runs])]
-    parts += [f"<p>Intervals: 95%, percentile bootstrap over problems, {RESAMPLES} draws. ±: one standard error.</p>"]
+    if has_view(runs):
+        parts += [f'<p><a href="{VIEW}">Read the rollouts, episode by episode</a></p>']
+    how = f"Intervals: 95%, percentile bootstrap over problems, {RESAMPLES} draws. ±: one standard error."
+    parts += [f'<p class="note">{how}</p>']
     for run in others:
         parts += [f"<h2>{escape(run.name)} against {escape(first.name)}</h2>", _table(compare(first, run, variant))]
+    parts += ['<div class="figures">']
     for name, caption in captions.items():
         image = b64encode((folder / f"{name}.svg").read_bytes()).decode()
         parts.append(
             f'<figure><img alt="{name}" src="data:image/svg+xml;base64,{image}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
-    parts += ["<h2>Settings</h2>", _table([{"setting": name, "value": str(settings[name])} for name in settings])]
+    parts += [
+        "</div>",
+        "<h2>Settings</h2>",
+        _table([{"setting": name, "value": str(settings[name])} for name in settings]),
+    ]
     dropped = {reason: count for run in runs for reason, count in run.dropped.items()}
     parts += [f"<p>{count} problems were not measured: {escape(reason)}.</p>" for reason, count in dropped.items()]
     path = folder / "report.html"
-    path.write_text(PAGE.format(title=escape(", ".join(run.name for run in runs)), body="\n".join(parts)))
+    path.write_text(fill("report.html", ", ".join(run.name for run in runs), "\n".join(parts)), encoding="utf-8")
     return path
+
+
+def has_view(runs: Sequence[Run]) -> bool:
+    return all(run.has_regret for run in runs)
 
 
 def _table(rows: Sequence[dict[str, str]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{escape(name)}</th>" if name else "<td></td>" for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(row.get(name, ''))}</td>" for name in names) + "</tr>\n" for row in rows
     )
-    return f"<table><tr>{head}</tr>\n{body}</table>"
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n{body}</table></div>'
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -79,9 +79,12 @@ def run(arguments: list[str] | None = None) -> None:
         raise ImportError("mrt figures needs matplotlib: pip install 'mrt-plugin[figures]'") from error
     runs = load_runs(args.runs)
     captions = draw(runs, args.output_dir, args.regret)
-    page = report(runs, captions, args.output_dir, args.regret)
-    print(markdown([summary(run, args.regret) for run in runs]))
-    print(f"\nwrote {page}, and {', '.join(captions)} as PNG and SVG")
+    written = report(runs, captions, args.output_dir, args.regret)
+    print(markdown([summary(run, args.regret) for run in runs]) + "\n")
+    if has_view(runs):
+        (args.output_dir / VIEW).write_text(page(load(args.runs)), encoding="utf-8")
+        print(f"wrote {args.output_dir / VIEW}, to read the rollouts in")
+    print(f"wrote {written}, and {', '.join(captions)} as PNG and SVG")
 
 
 if __name__ == "__main__":

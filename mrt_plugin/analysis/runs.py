@@ -165,12 +165,7 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
     Raises:
         `ValueError`: If they are not of the same problems and budget, or one holds no rollouts.
     """
-    paths = [Path(folder) for folder in folders]
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):  # told apart by what differs in their paths
-        common = os.path.commonpath([path.absolute() for path in paths])
-        names = [os.path.relpath(path.absolute(), common) for path in paths]
-    runs = [load_run(path, name) for path, name in zip(paths, names, strict=True)]
+    runs = [load_run(folder, name) for folder, name in zip(folders, run_names(folders), strict=True)]
     first = runs[0]
     for run in runs[1:]:
         for names, what in (
@@ -192,6 +187,24 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
                     "problems differ, and the runs cannot be compared."
                 )
     return runs
+
+
+def run_names(folders: Sequence[str | Path]) -> list[str]:
+    """
+    The last parts of paths, or, where two are equal, what differs in the paths.
+
+    ```python
+    >>> run_names(["runs/grpo", "runs/mrt"]), run_names(["a/mrt", "b/mrt"])
+    (['grpo', 'mrt'], ['a/mrt', 'b/mrt'])
+
+    ```
+    """
+    paths = [Path(folder).absolute() for folder in folders]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        common = os.path.commonpath(paths)
+        names = [os.path.relpath(path, common) for path in paths]
+    return names
 
 
 def load_run(folder: str | Path, name: str | None = None) -> Run:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..arguments import check_known
-from ..datasets import load_splits
+from ..datasets import column_of, load_splits
 from ..engines.sampling import Sampler
+from ..golds import gold_text, without_gold
 from ..grading import Verdict, grade
 from ..tokens import tokenize
 
@@ -48,13 +49,16 @@ def read_problems(args) -> list[Problem]:
     """
     rows, _ = load_splits(args, args.dataset_prompt_column, wants_eval=False)
     check_known("dataset_solution_column", [args.dataset_solution_column], rows.column_names)
+    golds = column_of(rows, args.dataset_solution_column)
+    if missing := without_gold(golds, args.dataset_solution_column):
+        logger.warning("%s. These problems are left out.", missing)
     system = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
     problems = {}
-    for row in rows.select_columns([args.dataset_prompt_column, args.dataset_solution_column]):
-        problem, solution = row[args.dataset_prompt_column], row[args.dataset_solution_column] or ""
+    for problem, gold in zip(column_of(rows, args.dataset_prompt_column), golds, strict=True):
+        solution = gold_text(gold) or ""
         messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem or ""}]
         identity = hashlib.sha256(repr((messages, solution)).encode()).hexdigest()[:16]
-        problems.setdefault(identity, Problem(identity, [*system, *messages], str(solution)))
+        problems.setdefault(identity, Problem(identity, [*system, *messages], solution))
     if not problems:
         raise ValueError(f"{args.dataset_name or 'dataset_mixture'} has no rows in {args.dataset_train_split!r}.")
     if len(problems) < len(rows):

@@ -1,9 +1,12 @@
 r"""How a model is loaded and called: names that TRL and transformers have changed."""
 
 import inspect
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 
 import trl
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 from trl import get_quantization_config
 
 from .version import TRL_1
@@ -11,6 +14,30 @@ from .version import TRL_1
 
 DTYPE = "dtype" if TRL_1 else "torch_dtype"
 """Field of [`~trl.ModelConfig`] and argument of `from_pretrained`."""
+
+
+def load_tokenizer(script_args, training_args, model_args):
+    """The tokenizer that a trainer reads and renders with, with the recipe's chat template."""
+    trust = (training_args if TRL_1 else model_args).trust_remote_code
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
+    if script_args.chat_template is not None:
+        tokenizer.chat_template = script_args.chat_template
+    return tokenizer
+
+
+def sft_tokenizer(script_args, training_args, model_args):
+    """The tokenizer with the chat template that [`~trl.SFTTrainer`] renders with."""
+    tokenizer = load_tokenizer(script_args, training_args, model_args)
+    if path := getattr(training_args, "chat_template_path", None):  # a field of 1.x, as is the next
+        of_file = path.endswith((".jinja", ".j2")) and Path(path).is_file()
+        template = Path(path).read_text() if of_file else AutoTokenizer.from_pretrained(path).chat_template
+        tokenizer.chat_template = template
+    if getattr(training_args, "assistant_only_loss", False):
+        chat_templates = import_module("trl.chat_template_utils")
+        if not chat_templates.has_generation_markers(tokenizer.chat_template):
+            tokenizer.chat_template = chat_templates.get_training_chat_template(tokenizer)
+    return tokenizer
 
 
 def model_loading(script_args, training_args, model_args) -> dict:
@@ -28,8 +55,7 @@ def model_loading(script_args, training_args, model_args) -> dict:
         init |= {"quantization_config": quantization, "device_map": trl.get_kbit_device_map()}
     training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
     if script_args.chat_template is not None:
-        given["processing_class"] = AutoTokenizer.from_pretrained(model_args.model_name_or_path, **common)
-        given["processing_class"].chat_template = script_args.chat_template
+        given["processing_class"] = load_tokenizer(script_args, training_args, model_args)
     return given
 
 
@@ -46,5 +72,31 @@ def cache_argument(model) -> str:
 
     ```
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter, which hands it on
-    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
+    return "cache" if accepts(model, "cache") else "past_key_values"
+
+
+def accepts(model, argument: str) -> bool:
+    """Whether the forward pass of a model takes an argument of this name."""
+    return argument in inspect.signature(type(_base(model)).forward).parameters
+
+
+def _base(model):
+    """The model itself, where an adapter is given that hands everything on."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def layers_of(cache) -> list:
+    """The layers of a cache; before transformers 5, where all are of one kind, the cache itself."""
+    return getattr(cache, "layers", None) or [cache]
+
+
+@contextmanager
+def generation(model, **settings):
+    """Lets a model generate by these settings alone: `generate` would add whatever else its own config has."""
+    usual = model.generation_config
+    kept = {"cache_implementation": usual.cache_implementation, "disable_compile": True}
+    model.generation_config = GenerationConfig(**kept, **settings)
+    try:
+        yield
+    finally:
+        model.generation_config = _base(model).generation_config = usual  # adapters hand it on for good

@@ -1,0 +1,77 @@
+r"""GRPO and MRT on the demo's task in half precision, with and without cuDNN's attention, all at once on one card."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from mrt_plugin.upstream.attention import KEEP
+from study.settings import RECIPES, START
+from study.tasks.revise import MODULUS, make_problem
+
+
+WARM_START = START / "revise-hard" / "warm-start"
+RECIPE = {"GRPO": "grpo/config_outcome.yaml", "MRT dense": "grpo/config_mrt.yaml"}
+PRECISION = {
+    "float32": ["--bf16", "false"],
+    "bf16 autocast": ["--bf16", "true"],
+    "bf16 weights": ["--bf16", "true", "--dtype", "bfloat16"],
+}
+UPDATES = 100
+
+
+def write_problems(folder: Path) -> int:
+    """Problems of two lengths, so that batches are padded on the left; returns the tokens of the longer prompts."""
+    rng = random.Random(0)
+    draws = [(rng.randrange(1, MODULUS), *rng.choices(range(MODULUS), k=2 + row % 2)) for row in range(600)]
+    rows = list(map(make_problem, draws))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = AutoTokenizer.from_pretrained(WARM_START)
+    prompts = [[{"role": "user", "content": row["problem"]}] for row in rows]
+    texts = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+    return max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+
+
+def run(output: Path, device: str, updates: int = UPDATES, seconds: float = 180, seeds=(0,)) -> list[dict]:
+    """A row for each training; each ends after so many updates or seconds, or where a gradient is not finite."""
+    longest = write_problems(output / "problems")
+    budget = (64 - longest) % 128 + 384  # a cut rollout then makes for 64 modulo 128 keys
+    running = []
+    for method, recipe in RECIPE.items():
+        for precision, options in PRECISION.items():
+            for keep in ("1", "0") if precision != "float32" and device == "cuda" else ("0",):
+                for seed in seeds:
+                    name = f"{method} {precision} {keep} {seed}".lower().replace(" ", "-")
+                    row = {"method": method, "precision": precision, "cuDNN kept": keep == "1", "seed": seed}
+                    arguments = [output / f"{name}.json", RECIPES / recipe, "--use_cpu", device == "cpu", *options]
+                    arguments += ["--model_name_or_path", WARM_START, "--dataset_name", output / "problems"]
+                    arguments += ["--max_completion_length", budget, "--cache_implementation", "dynamic"]
+                    arguments += ["--max_steps", updates, "--mrt_estimator", "likelihood", "--learning_rate", 4e-4]
+                    arguments += ["--seed", seed, "--output_dir", output / name]
+                    with open(output / f"{name}.log", "w") as log:
+                        process = subprocess.Popen(
+                            [sys.executable, Path(__file__).parent / "training.py", *map(str, arguments)],
+                            env={**os.environ, KEEP: keep, "SECONDS_AT_MOST": str(seconds), "OMP_NUM_THREADS": "1"},
+                            stdout=log,
+                            stderr=log,
+                        )
+                    running.append((row, arguments[0], process))
+    return [row | outcome(record, process) for row, record, process in running]
+
+
+def outcome(record: Path, process: subprocess.Popen) -> dict:
+    process.wait()
+    if not record.exists():
+        return {"failed": record.with_suffix(".log").read_text()[-600:]}
+    found = json.loads(record.read_text())
+    right, lengths = found.pop("right"), found.pop("lengths")
+    at_risk = sum(length % 128 == 64 for length in lengths)
+    half = len(right) // 10 or 1
+    found["s per update"] = found.pop("seconds") / found["updates"]
+    found |= {"right, first": sum(right[:half]) / half, "right, last": sum(right[-half:]) / half}
+    return found | {"updates of 64 modulo 128 keys": at_risk}
