@@ -89,11 +89,12 @@ def _faults(folder: Path) -> Iterator[str]:
 
     names = {"the optimizer": "*optimizer*", "the scheduler": "scheduler.pt", "the random state": "rng_state*.pth"}
     parts = {part: sorted(folder.glob(name)) for part, name in names.items()}
-    if any(folder.glob("global_step*")):  # DeepSpeed's, which holds the optimizer and often the scheduler
-        yield from _faults_of(folder, "latest")  # written after all processes have saved
-        shards = folder / (folder / "latest").read_text().strip()
-        yield from _faults_of(folder, shards.name)
-        parts["DeepSpeed"] = sorted(shards.glob("*.pt"))
+    if any(folder.glob("global_step*")):  # DeepSpeed's: the optimizer, and often the scheduler
+        latest = folder / "latest"  # names the folder, once all processes have saved
+        named = latest.read_text().strip() if latest.exists() else ""
+        parts["DeepSpeed"] = sorted((folder / named).glob("*.pt")) if named else []
+        if not parts["DeepSpeed"]:
+            yield "what `latest` names is missing"
     elif any(parts.values()):
         yield from (f"{part} is missing" for part, paths in parts.items() if not paths)
     for path in chain(*parts.values(), folder.glob("scaler.pt")):
@@ -135,9 +136,10 @@ def _cut_off(path: Path) -> Iterator[str]:
         else:
             with path.open("rb") as file:
                 start = file.read(2)
-            whole = start.strip(b"\0") != b""
-            if start == b"PK":  # not torch's older format, which says nothing of its end
+            whole = start == b"\x80\x02"  # torch's older format, DeepSpeed's, does not tell its end
+            if start == b"PK":
                 ZipFile(path).close()
+                whole = True
     except (ValueError, BadZipFile, SafetensorError):
         whole = False
     if not whole:
