@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from datasets.arrow_writer import SchemaInferenceError
-from datasets.exceptions import DatasetGenerationError
+from datasets.exceptions import DatasetsError
 from trl import ScriptArguments
 
-from .arguments import check_known, did_you_mean
+from .arguments import check_known
 from .golds import without_gold
+from .mistakes import did_you_mean, sentence
 
 
 @dataclass
@@ -56,10 +57,11 @@ def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tup
 def _load(path: str, **kwargs):
     try:
         return load_dataset(path, **kwargs)
-    except (StopIteration, DatasetGenerationError) as error:  # of `datasets`, on a JSON file of no bytes
-        if not isinstance(error.__cause__ or error, (StopIteration, SchemaInferenceError)):  # the latter in 3.6
-            raise
-        raise ValueError(f"{path} holds an empty file.") from error
+    except (StopIteration, DatasetsError, OSError) as error:
+        cause = error.__cause__ or error
+        empty = isinstance(cause, (StopIteration, SchemaInferenceError))  # of `datasets`, on a JSON file of no bytes
+        reason = "it holds an empty file" if empty else sentence(cause).rstrip(".")
+        raise ValueError(f"The data set {path!r} cannot be read: {reason}.") from error
 
 
 def check_splits(
@@ -127,6 +129,8 @@ def load_mixture(mixture: dict) -> DatasetDict:
     check_known("dataset_mixture", mixture, ["datasets", "seed", "test_split_size"])
     seed, parts = mixture.get("seed", 0), []
     for entry in mixture.get("datasets", []):
+        if not isinstance(entry, dict) or "id" not in entry:
+            raise ValueError(f"dataset_mixture: an entry of `datasets` has an `id`; this one is {entry!r}.")
         check_known("dataset_mixture", entry, ["id", "config", "split", "columns", "weight"])
         part = _load(entry["id"], name=entry.get("config"), split=entry.get("split", "train"))
         if entry.get("columns") is not None:

@@ -19,11 +19,12 @@ from trl import ModelConfig, get_peft_config
 from .arguments import MRTConfig, check_known, imported
 from .datasets import GoldArguments, load_splits, with_solution
 from .launch import RecipeArguments, launch, resume_point
+from .mistakes import as_command
 from .rewards import REWARDS
 from .settings import resolve
 from .tokens import tokenize
 from .trainer import MRTTrainer
-from .upstream.model import load_tokenizer, model_loading
+from .upstream.model import model_loading, tokenizer_of
 from .upstream.recipe import NEEDS_OPEN_R1
 from .upstream.rewards import ELSEWHERE, FORM
 
@@ -114,10 +115,10 @@ def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args:
     conversation = partial(
         make_conversation, column=script_args.dataset_prompt_column, system_prompt=script_args.system_prompt
     )
+    tokenizer = tokenizer_of(script_args, training_args, model_args)
     model_kwargs = model_loading(script_args, training_args, model_args)
     train = train.map(conversation)
     if script_args.dataset_max_prompt_tokens is not None:
-        tokenizer = load_tokenizer(script_args, training_args, model_args)
         train = without_long_prompts(train, tokenizer, script_args.dataset_max_prompt_tokens)
     trainer = MRTTrainer(
         reward_funcs=reward_funcs,
@@ -140,4 +141,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("grpo", run)

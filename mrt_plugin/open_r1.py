@@ -19,6 +19,7 @@ from .datasets import GoldArguments, check_sft_columns, check_splits, with_solut
 from .rewards import REWARDS
 from .settings import check_held_out, resolve
 from .templates import check_thinking
+from .upstream.model import load_tokenizer
 from .upstream.names import call_instead
 from .upstream.version import FITS_OPEN_R1
 
@@ -28,7 +29,7 @@ LAUNCHERS = {
     "open_r1.configs": ["GRPOConfig", "GRPOScriptArguments", "SFTConfig", "ScriptArguments"],
     "open_r1.grpo": ["get_dataset", "main"],
     "open_r1.sft": ["get_dataset", "main"],
-    "open_r1.utils": ["get_dataset", "get_tokenizer"],
+    "open_r1.utils": ["get_dataset"],
 }
 
 
@@ -98,6 +99,7 @@ def grpo(script_args, training_args, model_args: ModelConfig) -> None:
     splits, *taken = _load(script_args, training_args, script_args.dataset_prompt_column)
     train, test = (with_solution(rows, script_args.dataset_solution_column) for rows in taken)
     resolve(reward_funcs, training_args, {"train_dataset": train, "eval_dataset": test})
+    _tokenizer(training_args, model_args)
     splits |= {script_args.dataset_train_split: train}
     splits |= {} if test is None else {script_args.dataset_test_split: test}
     _run("grpo", splits, script_args, training_args, model_args)
@@ -107,7 +109,7 @@ def sft(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for SFT, after the same check."""
     splits, train, _ = _load(script_args, training_args, None)
     check_sft_columns(train, training_args.dataset_text_field)
-    check_thinking(train, import_module("open_r1.utils").get_tokenizer(model_args, training_args))
+    check_thinking(train, _tokenizer(training_args, model_args))
     _run("sft", splits, script_args, training_args, model_args)
 
 
@@ -116,6 +118,11 @@ def _load(script_args, training_args, prompt_column: str | None) -> tuple:
     check_known("callbacks", training_args.callbacks, import_module("open_r1.utils.callbacks").CALLBACKS)
     splits = import_module("open_r1.utils").get_dataset(script_args)
     return splits, *check_splits(splits, script_args, prompt_column, training_args.eval_strategy != "no")
+
+
+def _tokenizer(training_args, model_args: ModelConfig):
+    """The one that Open-R1 renders with."""
+    return load_tokenizer(model_args, training_args.chat_template, model_args.trust_remote_code)
 
 
 def _run(task: str, splits, *arguments) -> None:

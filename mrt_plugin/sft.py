@@ -11,6 +11,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from .datasets import check_sft_columns, load_splits
 from .launch import RecipeArguments, launch, resume_point
+from .mistakes import as_command
 from .templates import check_thinking
 from .upstream.model import model_loading, sft_tokenizer
 
@@ -39,4 +40,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("sft", run)

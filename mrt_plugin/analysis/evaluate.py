@@ -24,6 +24,7 @@ from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
 from ..meta_prover import Answer, build_meta_prover, check_termination
+from ..mistakes import as_command
 from ..rollouts import spent_tokens
 from ..steps import GO_BACK
 from ..tokens import decode, tokenize
@@ -199,4 +200,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("evaluate", run)

@@ -30,6 +30,7 @@ from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
 from ..meta_prover import MetaProver, build_meta_prover
+from ..mistakes import as_command
 from ..steps import Steps, backtrack, best_step, episodes_of, parse_steps, rise
 from ..tokens import token_boundaries
 from ..traces import trace_at
@@ -241,4 +242,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("backtracking", run)

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 
-from transformers import AutoTokenizer
 from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
@@ -13,6 +12,7 @@ from ..engines.sampling import Completion, Prompt, Sampler, SamplingError, Sampl
 from ..meta_prover import check_termination
 from ..tokens import tokenize
 from ..traces import Trace, segment
+from ..upstream.model import load_tokenizer
 from .arguments import JobArguments
 from .problems import Problem, usable
 
@@ -24,9 +24,7 @@ GIVE_UP_AFTER = 3
 
 
 def load_policy(args: JobArguments, model_args: ModelConfig) -> Sampler:
-    tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
-    if args.chat_template is not None:
-        tokenizer.chat_template = args.chat_template
+    tokenizer = load_tokenizer(model_args, args.chat_template)
     if tokenizer.chat_template is None:
         raise ValueError(f"{model_args.model_name_or_path} has no chat template. Set chat_template in the recipe.")
     return load_sampler(args, model_args, tokenizer)

@@ -6,9 +6,11 @@ from importlib import import_module
 from pathlib import Path
 
 import trl
+from jinja2 import TemplateSyntaxError
 from transformers import AutoTokenizer, GenerationConfig
 from trl import get_quantization_config
 
+from ..mistakes import sentence
 from .version import TRL_1
 
 
@@ -16,19 +18,38 @@ DTYPE = "dtype" if TRL_1 else "torch_dtype"
 """Field of [`~trl.ModelConfig`] and argument of `from_pretrained`."""
 
 
-def load_tokenizer(script_args, training_args, model_args):
-    """The tokenizer that a trainer reads and renders with, with the recipe's chat template."""
-    trust = (training_args if TRL_1 else model_args).trust_remote_code
+def load_tokenizer(model_args, chat_template: str | None, trust_remote_code: bool = False):
+    """
+    The tokenizer of a model, with the recipe's chat template if there is one.
+
+    Raises:
+        `ValueError`: If there is no such model, or the template is none.
+    """
     name, revision = model_args.model_name_or_path, model_args.model_revision
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust)
-    if script_args.chat_template is not None:
-        tokenizer.chat_template = script_args.chat_template
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        missing = name.startswith(("/", ".", "~")) and not Path(name).is_dir()
+        reason = "there is no such folder." if missing else sentence(error)
+        raise ValueError(f"model_name_or_path: {name!r} cannot be loaded: {reason}") from error
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+        try:
+            tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+        except TemplateSyntaxError as error:
+            raise ValueError(f"chat_template: {sentence(error)}") from error
     return tokenizer
+
+
+def tokenizer_of(script_args, training_args, model_args):
+    """The tokenizer that a trainer reads and renders with."""
+    trust = (training_args if TRL_1 else model_args).trust_remote_code
+    return load_tokenizer(model_args, getattr(script_args, "chat_template", None), trust)
 
 
 def sft_tokenizer(script_args, training_args, model_args):
     """The tokenizer with the chat template that [`~trl.SFTTrainer`] renders with."""
-    tokenizer = load_tokenizer(script_args, training_args, model_args)
+    tokenizer = tokenizer_of(script_args, training_args, model_args)
     if path := getattr(training_args, "chat_template_path", None):  # a field of 1.x, as is the next
         of_file = path.endswith((".jinja", ".j2")) and Path(path).is_file()
         template = Path(path).read_text() if of_file else AutoTokenizer.from_pretrained(path).chat_template
@@ -55,7 +76,7 @@ def model_loading(script_args, training_args, model_args) -> dict:
         init |= {"quantization_config": quantization, "device_map": trl.get_kbit_device_map()}
     training_args.model_init_kwargs = {**init, **(training_args.model_init_kwargs or {})}
     if script_args.chat_template is not None:
-        given["processing_class"] = load_tokenizer(script_args, training_args, model_args)
+        given["processing_class"] = tokenizer_of(script_args, training_args, model_args)
     return given
 
 

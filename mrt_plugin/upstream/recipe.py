@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import get_type_hints
+from typing import NoReturn, get_type_hints
 
 import trl
 from trl import GRPOConfig, TrlParser
 
-from ..arguments import MRTArguments, did_you_mean
+from ..arguments import MRTArguments
+from ..mistakes import Mistake, did_you_mean, named_by, sentence
 from .values import read_recipe, read_text, read_value, reader
 from .version import TRL_1
 
@@ -176,9 +177,8 @@ class RecipeParser(TrlParser):
         if config.get("warmup_steps"):  # as on 0.18, it wins over warmup_ratio
             translated |= dict(self._translate("warmup_steps", config["warmup_steps"], "warmup_steps"))
         for action in self._actions:
-            value = translated.get(action.dest)
-            if action.choices and value is not None and value not in action.choices:
-                raise ValueError(f"{action.dest}: {value!r} is none of {list(action.choices)}.")
+            if translated.get(action.dest) is not None:
+                self._check_value(action, translated[action.dest])
         return super().set_defaults_with_config(**translated)
 
     def _read(self, name: str, value, text):
@@ -188,6 +188,12 @@ class RecipeParser(TrlParser):
         if VALUES.keys() & names or (name in FIXED and not actions):  # told apart by value, of any type
             return read_text(value) if isinstance(value, str) else value
         return read_value(actions[0], self.hints.get(actions[0].dest), value, text) if actions else value
+
+    def _check_value(self, action, value) -> None:
+        """Of argparse, for a field with choices."""
+        if action.choices and value not in action.choices:
+            nearest = did_you_mean(str(value), map(str, action.choices))
+            raise ValueError(f"{action.dest}: {value!r} is none of {list(action.choices)}.{nearest}")
 
     def _translate(self, name: str, value, written: str) -> list[tuple[str, object]]:
         """The field under the name, and with the value, that this trl has for it; none where it says nothing."""
@@ -245,9 +251,31 @@ def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str], epilog: str = "") -> None:
-    """Calls `main` with what the recipe and the command line say; a `ValueError` names the recipe."""
-    try:
-        main(*RecipeParser(dataclass_types, prog=f"mrt {task}", epilog=epilog).parse_args_and_config(arguments))
-    except ValueError as error:
-        recipe = arguments[arguments.index("--config") + 1] if "--config" in arguments[:-1] else f"mrt {task}"
-        raise ValueError(f"{recipe}: {error}") from error
+    """Calls `main` with what the recipe and the command line say; a [`Mistake`] names the recipe."""
+    with named_by(recipe_in(arguments)):
+        parser = RecipeParser(dataclass_types, prog=f"mrt {task}", epilog=epilog)
+        parser.error = _refuse
+        try:
+            parsed = parser.parse_args_and_config(arguments)
+        except ValueError as error:  # whoever raised it
+            raise Mistake(sentence(error)) from error
+        main(*parsed)
+
+
+def recipe_in(arguments: Sequence[str]) -> str | None:
+    """
+    The recipe that a command line names.
+
+    >>> recipe_in(["--seed", "1", "--config", "a.yaml"]), recipe_in(["--config=a.yaml"]), recipe_in(["--seed", "1"])
+    ('a.yaml', 'a.yaml', None)
+    """
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == "--config":
+            return value if equals else next(iter(arguments[index + 1 :]), option)
+    return None
+
+
+def _refuse(message: str) -> NoReturn:
+    """In place of argparse's page of usage."""
+    raise Mistake(message)
