@@ -50,7 +50,7 @@ def mrt(capsys, monkeypatch):
             ["--mrt_prefix", "onlin"],
             "mrt_prefix: 'onlin' is none of ['none', 'dataset', 'online']. Did you mean ",
         ),
-        (["--seed", "four"], "argument --seed: invalid int value: 'four'"),
+        (["--seed", "four"], "argument --seed: 'four' is not a number"),
         (["--lr_scheduler_kwargs", "{bad"], "Expecting property name enclosed in double quotes"),
         (["--num_generations", "3"], "divisible by"),  # of TRL
         (["--mrt_credit", "mixed"], "mrt_credit: mixed on bare problems: "),
