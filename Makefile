@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser bench gpu-check style quality clean
+.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser kills kills-open-r1 bench gpu-check style quality clean
 
 install: .venv/installed
 
@@ -78,6 +78,13 @@ test-vllm: install-vllm
 test-browser: install
 	.venv/bin/pip install --quiet playwright
 	.venv/bin/python -m pytest tests/browser
+
+# Runs that save every step, each killed 20 times: they end with the weights of runs that are not.
+kills: install
+	.venv/bin/python tests/kills.py
+
+kills-open-r1: install-open-r1
+	.venv-open-r1/bin/python tests/kills.py
 
 bench: install
 	.venv/bin/python tests/bench

@@ -3,8 +3,8 @@ r"""GRPO and MRT from a recipe.
     accelerate launch -m mrt_plugin.grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml --learning_rate 1e-5
 
 A recipe holds fields of TRL's `GRPOConfig` and `ModelConfig`, of `MRTArguments`, and of `GRPOScriptArguments`
-below, which follow Open-R1's names. A field on the command line wins. A run that finds a checkpoint in
-`output_dir` goes on from there. With Open-R1 installed (or `--upstream open-r1`), its own `main` runs the recipe.
+below, which follow Open-R1's names. A field on the command line wins. A run that finds a whole checkpoint
+in `output_dir` goes on from there. With Open-R1 installed (or `--upstream open-r1`), its own `main` runs the recipe.
 """
 
 import logging

@@ -88,7 +88,7 @@ def resume_point(training_args) -> str | None:
     if asked is False:
         return None
     if isinstance(asked, str):
-        missing = fault(asked)
+        missing = fault(asked, random_states=False)
         if missing:
             raise ValueError(f"resume_from_checkpoint: {asked} is no whole checkpoint: {missing}.")
         return asked

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 STATE, ARGUMENTS = "trainer_state.json", "training_args.bin"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 ADAPTERS = ("adapter_model.*", "*/adapter_model.*")
+RANDOM_STATES = "rng_state*.pth"  # one of each process
 SHARDED = ("pytorch_model_fsdp*", "global_step*")  # by FSDP, by DeepSpeed
 
 
@@ -42,20 +43,28 @@ def resume_whole_checkpoints() -> None:
 
 
 def newest_whole(folder: str) -> str | None:
-    """The newest whole checkpoint in a run's folder, or `None`. It says which newer ones are passed over, and why."""
+    """
+    The newest whole checkpoint in a run's folder, or, rather than none, the newest that lacks no more than random
+    states. It says which newer ones are passed over, and why.
+    """
     found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    found.sort(key=lambda path: int(path.name.split("-")[1]), reverse=True)
     passed_over = []
-    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+    for path in found:
         missing = fault(path)
         if missing is None:
             _say(folder, f"resumes from {path.name}", *passed_over)
             return os.path.join(folder, path.name)
         passed_over.append(f"{path.name} ({missing})")
+    for path in found:
+        if fault(path, random_states=False) is None:
+            _say(folder, f"resumes from {path.name}, though with other random numbers", *passed_over)
+            return os.path.join(folder, path.name)
     _say(folder, "starts from the beginning", *passed_over)
     return None
 
 
-def fault(checkpoint: str | Path) -> str | None:
+def fault(checkpoint: str | Path, random_states: bool = True) -> str | None:
     """
     What a trainer would miss in a checkpoint; `None` if it is whole. One without optimizer, scheduler and random
     states is what `save_only_model` leaves, and whole.
@@ -66,7 +75,9 @@ def fault(checkpoint: str | Path) -> str | None:
 
     ```
     """
-    return next(_faults(Path(checkpoint)), None)
+    folder = Path(checkpoint)
+    checks = [_faults, _faults_of_random_states] if random_states else [_faults]
+    return next(chain.from_iterable(check(folder) for check in checks), None)
 
 
 def holds_model_of(folder: str | Path, checkpoint: str | Path) -> bool:
@@ -87,20 +98,17 @@ def _faults(folder: Path) -> Iterator[str]:
         yield f"{STATE} has fields that this transformers does not know"
     yield from _faults_of_weights(folder)
 
-    names = {"the optimizer": "*optimizer*", "the scheduler": "scheduler.pt", "the random state": "rng_state*.pth"}
-    parts = {part: sorted(folder.glob(name)) for part, name in names.items()}
+    parts = {"the optimizer": sorted(folder.glob("*optimizer*")), "the scheduler": sorted(folder.glob("scheduler.pt"))}
     if any(folder.glob("global_step*")):  # DeepSpeed's: the optimizer, and often the scheduler
         latest = folder / "latest"  # names the folder, once all processes have saved
         named = latest.read_text().strip() if latest.exists() else ""
         parts["DeepSpeed"] = sorted((folder / named).glob("*.pt")) if named else []
         if not parts["DeepSpeed"]:
             yield "what `latest` names is missing"
-    elif any(parts.values()):
+    elif any(parts.values()) or any(folder.glob(RANDOM_STATES)):
         yield from (f"{part} is missing" for part, paths in parts.items() if not paths)
     for path in chain(*parts.values(), folder.glob("scaler.pt")):
         yield from _cut_off(path)
-    if parts["the random state"]:
-        yield from (f"{name} is missing" for name in _random_states(folder) if not (folder / name).exists())
 
 
 def _faults_of_weights(folder: Path) -> Iterator[str]:
@@ -146,21 +154,29 @@ def _cut_off(path: Path) -> Iterator[str]:
         yield f"{path.name} is cut off"
 
 
-def _random_states(folder: Path) -> list[str]:
-    """The files of random states where several processes write them, as far as the run's arguments tell."""
-    said = {}
-    if not any(_faults_of(folder, ARGUMENTS)):
-        with ZipFile(folder / ARGUMENTS) as file:
-            pickled = file.read(next(name for name in file.namelist() if name.endswith("data.pkl")))
-        name = None
-        for operation, value, _ in pickletools.genops(pickled):  # no object is made, no code of its classes is run
-            if "PUT" not in operation.name:
-                said.setdefault(name, True if operation.name == "NEWTRUE" else value)
-                name = value
+def _faults_of_random_states(folder: Path) -> Iterator[str]:
+    found = sorted(folder.glob(RANDOM_STATES))
+    for path in found:
+        yield from _cut_off(path)
+    if not found and any(folder.glob("scheduler.pt")):  # else it is of the model alone
+        yield "the random state is missing"
+    said = _said(folder / ARGUMENTS) if found and not any(_faults_of(folder, ARGUMENTS)) else {}
     processes = said.get("num_processes")
-    if said.get("save_on_each_node") or not isinstance(processes, int) or processes == 1:
-        return []
-    return [f"rng_state_{process}.pth" for process in range(processes)]
+    if isinstance(processes, int) and processes > 1 and not said.get("save_on_each_node"):
+        names = [f"rng_state_{process}.pth" for process in range(processes)]
+        yield from (f"{name} is missing" for name in names if not (folder / name).exists())
+
+
+def _said(arguments: Path) -> dict:
+    """The numbers and switches in the arguments of a run, by name, read without making any object of theirs."""
+    with ZipFile(arguments) as file:
+        pickled = file.read(next(name for name in file.namelist() if name.endswith("data.pkl")))
+    said, name = {}, None
+    for operation, value, _ in pickletools.genops(pickled):
+        if "PUT" not in operation.name:
+            said.setdefault(name, True if operation.name == "NEWTRUE" else value)
+            name = value
+    return said
 
 
 def _none_after_the_last_step(theirs, trainer, *args, **kwargs) -> tuple:
