@@ -15,6 +15,7 @@ import trl
 from trl import GRPOConfig, TrlParser
 
 from ..arguments import MRTArguments, did_you_mean
+from ..shipped import find_recipe
 from .values import read_recipe, read_text, read_value, reader
 from .version import TRL_1
 
@@ -135,7 +136,9 @@ class RecipeParser(TrlParser):
         for option, values in options:
             name = option.removeprefix("--")
             known = option in self._option_string_actions and name not in (*VALUES, "warmup_steps")
-            if option == "--config" or known:
+            if option == "--config":
+                translated += [option, *map(find_recipe, values)]
+            elif known:
                 translated += [option, *values]
             else:
                 text = values if isinstance(FIXED.get(name), list) else values[0] if values else "true"
