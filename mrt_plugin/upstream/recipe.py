@@ -130,15 +130,14 @@ class RecipeParser(TrlParser):
     def parse_args_and_config(self, args: Iterable[str] | None = None, *more, **kwargs) -> tuple:
         self._know_mrt_fields()
         translated, options = [], _options(list(sys.argv[1:] if args is None else args))
+        options = [(name, [*map(find_recipe, values)] if name == "--config" else values) for name, values in options]
         self.said = dict(options)
         for path in self.said.get("--config", [])[:1]:
             self.recipe = read_recipe(path)
         for option, values in options:
             name = option.removeprefix("--")
             known = option in self._option_string_actions and name not in (*VALUES, "warmup_steps")
-            if option == "--config":
-                translated += [option, *map(find_recipe, values)]
-            elif known:
+            if option == "--config" or known:
                 translated += [option, *values]
             else:
                 text = values if isinstance(FIXED.get(name), list) else values[0] if values else "true"
