@@ -174,9 +174,10 @@ def changed(model_path, output):
 
     before = AutoModelForCausalLM.from_pretrained(model_path).state_dict()
     if (Path(output) / "adapter_config.json").exists():
-        from peft import AutoPeftModelForCausalLM
+        from peft import PeftModel
 
-        after = AutoPeftModelForCausalLM.from_pretrained(output).merge_and_unload().state_dict()
+        model = AutoModelForCausalLM.from_pretrained(model_path)
+        after = PeftModel.from_pretrained(model, output).merge_and_unload().state_dict()
     else:
         after = AutoModelForCausalLM.from_pretrained(output).state_dict()
     return [name for name in before if not torch.equal(before[name], after[name])]
