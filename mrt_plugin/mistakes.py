@@ -52,8 +52,6 @@ def tell(what: str) -> None:
 def named_by(recipe: str | None) -> Iterator[None]:
     """Makes each mistake a [`Mistake`] that begins with the name of the recipe, if there is one."""
     try:
-        if recipe is not None:
-            check_recipe(Path(recipe))
         yield
     except Exception as error:
         if not is_mistake(error):
@@ -62,10 +60,7 @@ def named_by(recipe: str | None) -> Iterator[None]:
 
 
 def check_recipe(recipe: Path) -> None:
-    """Raises a [`Mistake`] if there is no such file, or if it does not hold fields."""
-    if not recipe.is_file():
-        nearest = did_you_mean(recipe.name, [path.name for path in recipe.parent.glob("*.y*ml")])
-        raise Mistake(f"there is no such recipe.{nearest}")
+    """Raises a [`Mistake`] if a file does not hold fields."""
     try:
         fields = yaml.safe_load(recipe.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -41,6 +41,21 @@ from .upstream.trainer import GRPOTrainer, OrderOfEpochs, outcome_advantages, te
 
 logger = logging.getLogger(__name__)
 
+PAPER = {
+    "title": "Optimizing Test-Time Compute via Meta Reinforcement Fine-Tuning",
+    "id": "2503.07572",
+    "citation": """\
+@inproceedings{qu2025optimizing,
+    title        = {{Optimizing Test-Time Compute via Meta Reinforcement Fine-Tuning}},
+    author       = {Yuxiao Qu and Matthew Y. R. Yang and Amrith Setlur and Lewis Tunstall and Edward Emanuel Beeching and Ruslan Salakhutdinov and Aviral Kumar},
+    booktitle    = {International Conference on Machine Learning (ICML)},
+    year         = 2025,
+    eprint       = {arXiv:2503.07572},
+}
+""",  # noqa: E501
+}
+"""Of MRT, as model cards name it."""
+
 
 @dataclass
 class StepInProgress:
@@ -86,8 +101,6 @@ class MRTTrainer(GRPOTrainer):
     ```
     """
 
-    _tag_names = ["trl", "grpo", "mrt"]
-
     def __init__(self, model, reward_funcs=None, args=None, *more, **kwargs):
         kwargs |= dict(zip(list(inspect.signature(GRPOTrainer.__init__).parameters)[4:], more, strict=False))
         reward_funcs = [] if reward_funcs is None else reward_funcs
@@ -101,6 +114,8 @@ class MRTTrainer(GRPOTrainer):
                 "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from "
                 "the outcome by one constant in each group; group normalisation cancels it. It is left out."
             )
+        if self.credit.active:
+            self._name, self._paper, self._tag_names = "MRT", PAPER, [*self._tag_names, "mrt"]  # of the model card
         self._in_progress, self.kept_rollouts = StepInProgress(), []
         if settings.grades:
             warm_up()

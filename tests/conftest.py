@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -168,9 +169,15 @@ def write(path, fields):
 
 
 def changed(model_path, output):
-    """Names of the parameters that a run has changed."""
+    """Names of the parameters that a run has changed; it may have saved an adapter to the model."""
     from transformers import AutoModelForCausalLM
 
     before = AutoModelForCausalLM.from_pretrained(model_path).state_dict()
-    after = AutoModelForCausalLM.from_pretrained(output).state_dict()
+    if (Path(output) / "adapter_config.json").exists():
+        from peft import PeftModel
+
+        model = AutoModelForCausalLM.from_pretrained(model_path)
+        after = PeftModel.from_pretrained(model, output).merge_and_unload().state_dict()
+    else:
+        after = AutoModelForCausalLM.from_pretrained(output).state_dict()
     return [name for name in before if not torch.equal(before[name], after[name])]

@@ -75,7 +75,7 @@ def test_a_mistake_is_the_last_line(recipe, mrt, arguments, match):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (None, "there is no such recipe. Did you mean 'config.yaml'?"),
+        (None, "there is no such file or recipe. Did you mean 'config.yaml'?"),
         ("a: [1\nb: 2", "not YAML: line 2, column 2: expected ',' or ']', but got ':'."),
         ("- a\n- b", "a recipe has lines of the form `field: value`, and this one holds"),
         ("", "and this one holds nothing."),
@@ -98,7 +98,7 @@ def test_a_recipe_that_is_none_is_named(recipe, mrt, command, text, match):
         (["compare", "a"], "mrt compare: error: the following arguments are required: RUN"),
         (["figures", "--runs", "a"], "mrt figures: a holds no rollouts. Measure a model first: "),
         (["stars"], "mrt stars: no such command. Did you mean 'star'? Known: grpo, sft, star, "),
-        (["star", "--config"], "mrt star: --config: there is no such recipe."),
+        (["star", "--config"], "mrt star: --config: there is no such file or recipe."),
     ],
 )
 def test_what_is_not_there_is_named(mrt, arguments, last):

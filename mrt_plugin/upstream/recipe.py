@@ -9,13 +9,15 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import NoReturn, get_type_hints
 
 import trl
 from trl import GRPOConfig, TrlParser
 
 from ..arguments import MRTArguments
-from ..mistakes import Mistake, did_you_mean, named_by, sentence
+from ..mistakes import Mistake, check_recipe, did_you_mean, named_by, sentence
+from ..shipped import find_recipe
 from .values import read_recipe, read_text, read_value, reader
 from .version import TRL_1
 
@@ -130,6 +132,7 @@ class RecipeParser(TrlParser):
     def parse_args_and_config(self, args: Iterable[str] | None = None, *more, **kwargs) -> tuple:
         self._know_mrt_fields()
         translated, options = [], _options(list(sys.argv[1:] if args is None else args))
+        options = [(name, [*map(find_recipe, values)] if name == "--config" else values) for name, values in options]
         self.said = dict(options)
         for path in self.said.get("--config", [])[:1]:
             self.recipe = read_recipe(path)
@@ -252,7 +255,10 @@ def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str], epilog: str = "") -> None:
     """Calls `main` with what the recipe and the command line say; a [`Mistake`] names the recipe."""
-    with named_by(recipe_in(arguments)):
+    recipe = recipe_in(arguments)
+    with named_by(recipe):
+        if recipe is not None:
+            check_recipe(Path(find_recipe(recipe)))
         parser = RecipeParser(dataclass_types, prog=f"mrt {task}", epilog=epilog)
         parser.error = _refuse
         try:
