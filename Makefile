@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser bench gpu-check style quality clean
+.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser docs bench gpu-check style quality clean
 
 install: .venv/installed
 
@@ -78,6 +78,10 @@ test-vllm: install-vllm
 test-browser: install
 	.venv/bin/pip install --quiet playwright
 	.venv/bin/python -m pytest tests/browser
+
+# Strict: a broken link stops it. The site is build/site/index.html.
+docs: install
+	.venv/bin/python docs/build.py
 
 bench: install
 	.venv/bin/python tests/bench
