@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser kills kills-open-r1 bench gpu-check style quality clean
+.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser docs kills kills-open-r1 bench gpu-check style quality clean
 
 install: .venv/installed
 
@@ -85,6 +85,10 @@ kills: install
 
 kills-open-r1: install-open-r1
 	.venv-open-r1/bin/python tests/kills.py
+
+# Strict: a broken link stops it. The site is build/site/index.html.
+docs: install
+	.venv/bin/python docs/build.py
 
 bench: install
 	.venv/bin/python tests/bench

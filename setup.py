@@ -23,9 +23,10 @@ extras = {
     "open-r1": ["trl==0.18.0", "transformers==4.52.3", "accelerate==1.4.0", "math-verify==0.5.2"],
     "test": ["hypothesis", "openai", "pytest", "pytest-timeout"],
     "quality": ["pre-commit", "ruff"],
+    "docs": ["zensical~=0.0.73", "mkdocstrings-python>=2.0"],
 }
 extras["test"] += extras["figures"] + extras["peft"]
-extras["dev"] = extras["test"] + extras["quality"] + extras["ray"]
+extras["dev"] = extras["test"] + extras["quality"] + extras["docs"] + extras["ray"]
 
 setup(
     name="mrt-plugin",
