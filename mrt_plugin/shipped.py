@@ -43,8 +43,8 @@ def find_recipe(name: str) -> str:
     known = recipe_names()
     if (short := name.removeprefix("recipes/")) in known:
         return str(FOLDER / short)
-    beside = [str(path) for path in Path(name).parent.glob("*.y*ml")]
-    nearest = did_you_mean(name, beside) or did_you_mean(short, known)
+    beside = [path.name for path in Path(name).parent.glob("*.y*ml")]
+    nearest = did_you_mean(Path(name).name, beside) or did_you_mean(short, known)
     raise Mistake(f"there is no such file or recipe.{nearest} `mrt recipes` lists those of the package.")
 
 

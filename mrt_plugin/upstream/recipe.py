@@ -132,10 +132,10 @@ class RecipeParser(TrlParser):
     def parse_args_and_config(self, args: Iterable[str] | None = None, *more, **kwargs) -> tuple:
         self._know_mrt_fields()
         translated, options = [], _options(list(sys.argv[1:] if args is None else args))
-        options = [(name, [*map(find_recipe, values)] if name == "--config" else values) for name, values in options]
         self.said = dict(options)
         for path in self.said.get("--config", [])[:1]:
-            self.recipe = read_recipe(path)
+            self.said["--config"][0] = find_recipe(path)
+            self.recipe = read_recipe(self.said["--config"][0])
         for option, values in options:
             name = option.removeprefix("--")
             known = option in self._option_string_actions and name not in (*VALUES, "warmup_steps")
