@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .rewards import mrt_progress as mrt_progress
     from .trainer import MRTTrainer as MRTTrainer
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _MODULES = {
     "MRTArguments": "arguments",

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from mrt_plugin.upstream.names import build_instead
 
 torch.set_num_threads(1)
 
+ROOT = Path(__file__).parent.parent
 CORPUS = [
     "Find x with 3 x + 4 = 5 (mod 7).\n\nTry x = 2.\n\n3 * 2 + 4 = 10, that is 3.\n\nNot 5.\n\nWait, try x = 5.",
     "But wait. Alternatively, it works.\n</think>\n\n**Final Answer**\n\n\\boxed{5}",
@@ -120,6 +123,19 @@ def model_path(tokenizer, tmp_path_factory):
     tokenizer.save_pretrained(path)
     tiny_model(tokenizer, initializer_range=0.02).save_pretrained(path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """A folder that the wheel is installed in, apart from the checkout."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
+    for name in ("mrt_plugin", "recipes", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
+    pip += ["--no-index", "--no-build-isolation", "--target", str(folder), str(source)]
+    subprocess.run(pip, check=True)
+    return folder
 
 
 CPU = {

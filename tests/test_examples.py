@@ -6,15 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import CPU, changed, write
+from conftest import CPU, ROOT, changed, write
 
 from mrt_plugin.upstream.version import TRL_1
 
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 MODEL, DATA = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "trl-lib/DeepMath-103K"
 SMALL = CPU | {"report_to": "none", "num_generations": 4, "max_completion_length": 8}
 # No answer of a random model is right, so another outcome is there too.
@@ -30,13 +29,13 @@ def rows(tmp_path):
     return str(tmp_path / "rows")
 
 
-def run(tmp_path, text, changes, *arguments):
+def run(tmp_path, text, changes, *arguments, package=ROOT):
     """Runs a script in an empty folder, with other texts in it, all of which it has to hold."""
     for old, new in changes.items():
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "script.py").write_text(text)
-    path = os.pathsep.join([str(EXAMPLES.parent), str(EXAMPLES.parent / "tests"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(package), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     command = [sys.executable, "script.py", *map(str, arguments)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
@@ -44,10 +43,11 @@ def run(tmp_path, text, changes, *arguments):
     return done.stdout
 
 
-def test_ten_lines_train(tmp_path, model_path, rows):
+def test_ten_lines_train_with_the_wheel_alone(tmp_path, model_path, rows, installed):
     text = (EXAMPLES / "mrt_in_ten_lines.py").read_text()
     settings = ", ".join(f"{name}={value!r}" for name, value in SMALL.items())
-    run(tmp_path, text, OUTCOME | {MODEL: model_path, DATA: rows, 'report_to="trackio"': settings})
+    changes = OUTCOME | {MODEL: model_path, DATA: rows, 'report_to="trackio"': settings}
+    run(tmp_path, text, changes, package=installed)
     assert len(changed(model_path, tmp_path / "runs/mrt")) > 20
 
 

@@ -159,6 +159,8 @@ class RecipeParser(TrlParser):
                 action.nargs = "*"
 
     def set_defaults_with_config(self, **config) -> list[str]:
+        if "--dataset_name" in self.said:  # else the recipe's mixture, of which it is no part, would win
+            config.pop("dataset_mixture", None)
         values, texts = self.recipe
         config = {
             name: self._read(name, values.get(name, value), texts.get(name, str(value)))
