@@ -7,7 +7,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints-cpu.txt
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser docs bench gpu-check style quality clean
+.PHONY: install install-open-r1 install-open-r1-pins install-vllm demo demo-fast smoke reproduce reproduce-fast results test test-open-r1 test-open-r1-pins test-vllm test-browser docs kills kills-open-r1 bench gpu-check dist style quality clean
 
 install: .venv/installed
 
@@ -79,6 +79,13 @@ test-browser: install
 	.venv/bin/pip install --quiet playwright
 	.venv/bin/python -m pytest tests/browser
 
+# Runs that save every step, each killed 20 times: they end with the weights of runs that are not.
+kills: install
+	.venv/bin/python tests/kills.py
+
+kills-open-r1: install-open-r1
+	.venv-open-r1/bin/python tests/kills.py
+
 # Strict: a broken link stops it. The site is build/site/index.html.
 docs: install
 	.venv/bin/python docs/build.py
@@ -90,6 +97,13 @@ bench: install
 gpu-check: install
 	.venv/bin/python -m tests.gpu
 
+# The wheel and the source distribution, in dist/, checked as an index would.
+dist: install
+	.venv/bin/pip install --quiet build twine
+	rm -rf dist
+	.venv/bin/python -m build
+	.venv/bin/twine check --strict dist/*
+
 style: install
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
@@ -99,4 +113,4 @@ quality: install
 	.venv/bin/ruff format --check .
 
 clean:
-	rm -rf runs build *.egg-info
+	rm -rf runs build dist *.egg-info

@@ -9,9 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
-
 import tomllib
+from pathlib import Path
 
 
 ROOT = Path(__file__).parent.parent

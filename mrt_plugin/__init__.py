@@ -6,9 +6,25 @@ workers, which import this package too, do not load torch.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 
-__version__ = "0.1.0.dev0"
+if TYPE_CHECKING:
+    from .arguments import MRTArguments as MRTArguments
+    from .arguments import MRTConfig as MRTConfig
+    from .callback import MRTCallback as MRTCallback
+    from .engines.policy import PolicySampler as PolicySampler
+    from .episodes import episode_spans as episode_spans
+    from .grading import grade as grade
+    from .meta_prover import MetaProver as MetaProver
+    from .progress import normalized_regret as normalized_regret
+    from .registration import register as register
+    from .rewards import mrt_accuracy as mrt_accuracy
+    from .rewards import mrt_length_penalty as mrt_length_penalty
+    from .rewards import mrt_progress as mrt_progress
+    from .trainer import MRTTrainer as MRTTrainer
+
+__version__ = "0.1.0"
 
 _MODULES = {
     "MRTArguments": "arguments",

@@ -1,6 +1,5 @@
 r"""Every knob of the package, once. `TrlParser` reads them from a recipe or from the command line."""
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -11,6 +10,7 @@ from trl import GRPOConfig
 from .credit import CREDITS
 from .episodes import CUES
 from .meta_prover import ESTIMATORS
+from .mistakes import did_you_mean
 
 
 @dataclass
@@ -206,17 +206,3 @@ def imported(field_name: str, path: str):
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{field_name}: {path!r} cannot be imported: {error}.") from error
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """
-    The end of an error message about an unknown name.
-
-    ```python
-    >>> did_you_mean("message", ["messages", "prompt"]), did_you_mean("x", ["messages"])
-    (" Did you mean 'messages'?", '')
-
-    ```
-    """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
-    return f" Did you mean {close[0]!r}?" if close else ""

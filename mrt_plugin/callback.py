@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from .collapse import best_checkpoint, grown_share
 from .engines.policy import PolicySampler
 from .engines.sampling import SamplingSettings
+from .golds import gold_text
 from .kept import write_kept
 from .meta_prover import Measurement, build_meta_prover
 from .progress import progress
@@ -141,7 +142,7 @@ class MRTCallback(TrainerCallback):
         )
         with generating_policy(trainer) as policy:
             meta_prover = build_meta_prover(mrt, PolicySampler(policy, text_tokenizer(trainer)), trainer.args.seed)
-            prompts, solutions = trainer.bare_prompt_ids(rows), [row["solution"] for row in rows]
+            prompts, solutions = trainer.bare_prompt_ids(rows), [gold_text(row["solution"]) or "" for row in rows]
             rollouts = roll_out(meta_prover, prompts, solutions, settings, mrt.mrt_episodes, mrt.mrt_cues)
         rollouts = [replace(rollout, problem_id=mine[rollout.problem_id]) for rollout in rollouts]
         return regret_at(gather_object(rollouts), trainer.args.max_completion_length)

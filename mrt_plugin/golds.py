@@ -7,6 +7,7 @@ Pure text; what an answer means is left to [`~mrt_plugin.reading`].
 import math
 import numbers
 import re
+from collections.abc import Iterable
 
 from .boxes import boxed
 
@@ -47,6 +48,19 @@ def gold_text(value: object) -> str | None:
         # A column of integers with a null in it comes as 204.0.
         return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
     return None
+
+
+def without_gold(cells: Iterable, column: str) -> str:
+    """
+    Names the rows, counted from 0, whose cell in a column holds no gold answer; empty where there is none.
+
+    >>> without_gold([0, None, "5", ["1", "2"]], "answer")
+    "Column 'answer' holds no gold answer (a text, a number, or a list of one) in row 1 (None), row 3 (['1', '2'])"
+    """
+    rows = [f"row {row} ({repr(cell)[:40]})" for row, cell in enumerate(cells) if gold_text(cell) is None]
+    shown = ", ".join(rows[:3]) + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
+    where = f"Column {column!r} holds no gold answer (a text, a number, or a list of one) in {shown}"
+    return where if rows else ""
 
 
 def alternatives(gold: str) -> list[str]:

@@ -3,28 +3,27 @@ r"""GRPO and MRT from a recipe.
     accelerate launch -m mrt_plugin.grpo --config recipes/tiny-cpu/grpo/config_mrt.yaml --learning_rate 1e-5
 
 A recipe holds fields of TRL's `GRPOConfig` and `ModelConfig`, of `MRTArguments`, and of `GRPOScriptArguments`
-below, which follow Open-R1's names. A field on the command line wins. A run that finds a checkpoint in
-`output_dir` goes on from there. With Open-R1 installed (or `--upstream open-r1`), its own `main` runs the recipe.
+below, which follow Open-R1's names. A field on the command line wins. A run that finds a whole checkpoint
+in `output_dir` goes on from there. With Open-R1 installed (or `--upstream open-r1`), its own `main` runs the recipe.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import trl.rewards
 from datasets import Dataset
-from transformers import AutoTokenizer
 from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig, check_known, imported
-from .datasets import load_splits
+from .datasets import GoldArguments, conversation, load_splits, with_solution
 from .launch import RecipeArguments, launch, resume_point
+from .mistakes import as_command
 from .rewards import REWARDS
 from .settings import resolve
 from .tokens import tokenize
 from .trainer import MRTTrainer
-from .upstream.model import model_loading
+from .upstream.model import model_loading, tokenizer_of
 from .upstream.recipe import NEEDS_OPEN_R1
 from .upstream.rewards import ELSEWHERE, FORM
 
@@ -37,7 +36,7 @@ if hasattr(trl.rewards, "accuracy_reward"):
 
 
 @dataclass
-class GRPOScriptArguments(RecipeArguments):
+class GRPOScriptArguments(GoldArguments, RecipeArguments):
     """Arguments of the script: the rewards and the data."""
 
     reward_funcs: list[str] = field(
@@ -81,13 +80,6 @@ def get_reward(name: str) -> Callable:
     return KNOWN_REWARDS[name]
 
 
-def make_conversation(example: dict, column: str, system_prompt: str | None) -> dict:
-    """A row's `prompt`, as messages that end in the user's turn."""
-    problem = example[column]
-    messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem}]
-    return {"prompt": [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages}
-
-
 def without_long_prompts(rows: Dataset, tokenizer, most: int) -> Dataset:
     """The rows whose prompt, with its prefix, has at most so many tokens."""
 
@@ -108,23 +100,24 @@ def without_long_prompts(rows: Dataset, tokenizer, most: int) -> Dataset:
 def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args: ModelConfig):
     reward_funcs = [get_reward(name) for name in script_args.reward_funcs]
     wants_eval = training_args.eval_strategy != "no" or training_args.mrt_regret_steps > 0
-    train, test = load_splits(script_args, script_args.dataset_prompt_column, wants_eval)
-    resolve(reward_funcs, training_args, {"train_dataset": train})  # refuses before anything is loaded
-    conversation = partial(
-        make_conversation, column=script_args.dataset_prompt_column, system_prompt=script_args.system_prompt
-    )
+    splits = load_splits(script_args, script_args.dataset_prompt_column, wants_eval)
+    train, test = (with_solution(rows, script_args.dataset_solution_column) for rows in splits)
+    # Refuses before anything is loaded.
+    resolve(reward_funcs, training_args, {"train_dataset": train, "eval_dataset": test})
+
+    def with_prompt(row: dict) -> dict:
+        return {"prompt": conversation(row[script_args.dataset_prompt_column], script_args.system_prompt)}
+
+    tokenizer = tokenizer_of(script_args, training_args, model_args)
     model_kwargs = model_loading(script_args, training_args, model_args)
-    train = train.map(conversation)
+    train = train.map(with_prompt)
     if script_args.dataset_max_prompt_tokens is not None:
-        tokenizer = model_kwargs.get("processing_class") or AutoTokenizer.from_pretrained(
-            model_args.model_name_or_path, revision=model_args.model_revision
-        )
         train = without_long_prompts(train, tokenizer, script_args.dataset_max_prompt_tokens)
     trainer = MRTTrainer(
         reward_funcs=reward_funcs,
         args=training_args,
         train_dataset=train,
-        eval_dataset=test.map(conversation) if wants_eval else None,
+        eval_dataset=test.map(with_prompt) if wants_eval else None,
         peft_config=get_peft_config(model_args),
         **model_kwargs,
     )
@@ -141,4 +134,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("grpo", run)

@@ -10,10 +10,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from .arguments import check_known
 from .datasets import DataArguments
+from .upstream.attention import avoid_cudnn_attention
+from .upstream.checkpoints import fault, holds_model_of, newest_whole, resume_whole_checkpoints
+from .upstream.model import DTYPE
 from .upstream.recipe import run_recipe
 from .upstream.version import FITS_OPEN_R1
 
@@ -40,6 +41,7 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
     default = "open-r1" if find_spec("open_r1") and FITS_OPEN_R1 else "trl"
     chooser.add_argument("--upstream", choices=["open-r1", "trl"], default=default)
     chosen, arguments = chooser.parse_known_args(arguments)  # of the process where there are none
+    resume_whole_checkpoints()
     if chosen.upstream == "open-r1":
         dataclass_types, main = import_module(".open_r1", __package__).launcher(task)
         import_module(".registration", __package__).register()
@@ -48,6 +50,8 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
         if is_finished(training_args):
             logger.warning("%s is finished; a longer run or another output_dir goes on.", training_args.output_dir)
         else:
+            half = training_args.bf16 or training_args.fp16 or getattr(model_args, DTYPE) in ("bfloat16", "float16")
+            avoid_cudnn_attention(model_args.attn_implementation, half)
             main(script_args, training_args, model_args)
 
     run_recipe(task, dataclass_types, unless_finished, arguments, epilog=UPSTREAM)
@@ -73,18 +77,33 @@ class RecipeArguments(DataArguments):
 
 
 def resume_point(training_args) -> str | None:
-    """The checkpoint to resume from: the one that was asked for, else the last one in the output folder."""
-    if training_args.resume_from_checkpoint is not None:
-        return training_args.resume_from_checkpoint
-    return get_last_checkpoint(training_args.output_dir) if os.path.isdir(training_args.output_dir) else None
+    """
+    The checkpoint to resume from: the one that `resume_from_checkpoint` asks for, else the newest whole one in the
+    output folder. `False` asks for none, `True` for the newest whole one, which must be there.
+
+    Raises:
+        `ValueError`: If what is asked for is not there or not whole.
+    """
+    asked, output = training_args.resume_from_checkpoint, training_args.output_dir
+    if asked is False:
+        return None
+    if isinstance(asked, str):
+        missing = fault(asked, random_states=False)
+        if missing:
+            raise ValueError(f"resume_from_checkpoint: {asked} is no whole checkpoint: {missing}.")
+        return asked
+    found = newest_whole(output)
+    if asked and not found:
+        raise ValueError(f"resume_from_checkpoint: {output} holds no whole checkpoint. Leave it out to start anew.")
+    return found
 
 
 def is_finished(training_args) -> bool:
     """Whether the output folder holds the model of a run that has taken all its steps."""
-    state = Path(resume_point(training_args) or "", "trainer_state.json")
-    if not state.is_file() or not any(Path(training_args.output_dir).glob("*model*")):
+    checkpoint = resume_point(training_args)
+    if checkpoint is None or not holds_model_of(training_args.output_dir, checkpoint):
         return False
-    taken = json.loads(state.read_text())
+    taken = json.loads(Path(checkpoint, "trainer_state.json").read_text())
     if training_args.max_steps > 0:
         return taken["global_step"] >= training_args.max_steps
     return taken["epoch"] >= training_args.num_train_epochs

@@ -6,7 +6,9 @@ recipes may then use `mrt_*` like anything of Open-R1.
 
 import copy
 from collections.abc import Callable
+from dataclasses import make_dataclass
 from importlib import import_module
+from pathlib import Path
 from traceback import walk_tb
 
 import trl
@@ -14,9 +16,11 @@ from trl import ModelConfig
 
 from .arguments import check_known, imported
 from .callback import MRTCallback
-from .datasets import check_sft_columns, check_splits
+from .datasets import GoldArguments, check_sft_columns, check_splits, load, with_solution
 from .rewards import REWARDS
 from .settings import check_held_out, resolve
+from .templates import check_thinking
+from .upstream.model import load_tokenizer
 from .upstream.names import call_instead
 from .upstream.version import FITS_OPEN_R1
 
@@ -84,7 +88,8 @@ def launcher(task: str) -> tuple[tuple, Callable]:
     check_seams(LAUNCHERS)
     configs = import_module("open_r1.configs")
     if task == "grpo":
-        return (configs.GRPOScriptArguments, configs.GRPOConfig, ModelConfig), grpo
+        script = make_dataclass("GRPOScriptArguments", [], bases=(GoldArguments, configs.GRPOScriptArguments))
+        return (script, configs.GRPOConfig, ModelConfig), grpo
     return (configs.ScriptArguments, configs.SFTConfig, ModelConfig), sft
 
 
@@ -92,23 +97,34 @@ def grpo(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for GRPO, after a check of what it would only find out once the model is loaded."""
     reward_funcs = import_module("open_r1.rewards").get_reward_funcs(script_args)
     check_held_out(training_args)
-    splits, train = _load(script_args, training_args, script_args.dataset_prompt_column)
-    resolve(reward_funcs, training_args, {"train_dataset": train})
+    splits, *taken = _load(script_args, training_args, script_args.dataset_prompt_column)
+    train, test = (with_solution(rows, script_args.dataset_solution_column) for rows in taken)
+    resolve(reward_funcs, training_args, {"train_dataset": train, "eval_dataset": test})
+    _tokenizer(training_args, model_args)
+    splits |= {script_args.dataset_train_split: train}
+    splits |= {} if test is None else {script_args.dataset_test_split: test}
     _run("grpo", splits, script_args, training_args, model_args)
 
 
 def sft(script_args, training_args, model_args: ModelConfig) -> None:
     """Open-R1's `main` for SFT, after the same check."""
-    splits, train = _load(script_args, training_args, None)
+    splits, train, _ = _load(script_args, training_args, None)
     check_sft_columns(train, training_args.dataset_text_field)
+    check_thinking(train, _tokenizer(training_args, model_args))
     _run("sft", splits, script_args, training_args, model_args)
 
 
 def _load(script_args, training_args, prompt_column: str | None) -> tuple:
-    """All splits, and the one to train on, where these and the callbacks are known."""
+    """All splits, and those to train and to evaluate on, where these and the callbacks are known."""
     check_known("callbacks", training_args.callbacks, import_module("open_r1.utils.callbacks").CALLBACKS)
-    splits = import_module("open_r1.utils").get_dataset(script_args)
-    return splits, check_splits(splits, script_args, prompt_column, training_args.eval_strategy != "no")[0]
+    is_file = script_args.dataset_name and Path(script_args.dataset_name).is_file()
+    splits = load(script_args.dataset_name) if is_file else import_module("open_r1.utils").get_dataset(script_args)
+    return splits, *check_splits(splits, script_args, prompt_column, training_args.eval_strategy != "no")
+
+
+def _tokenizer(training_args, model_args: ModelConfig):
+    """The one that Open-R1 renders with."""
+    return load_tokenizer(model_args, training_args.chat_template, model_args.trust_remote_code)
 
 
 def _run(task: str, splits, *arguments) -> None:

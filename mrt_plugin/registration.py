@@ -22,6 +22,7 @@ from trl import GRPOConfig, TrlParser
 from .arguments import MRTArguments
 from .settings import check_held_out, find_credit
 from .trainer import MRTTrainer
+from .upstream.checkpoints import resume_whole_checkpoints
 from .upstream.names import build_instead
 from .upstream.recipe import RecipeParser
 from .upstream.version import FITS_OPEN_R1
@@ -46,6 +47,7 @@ def register() -> None:
     build_instead(trl.GRPOTrainer, MRTTrainer)
     guard_trainers()
     adopt_parsers()
+    resume_whole_checkpoints()
     if FITS_OPEN_R1 and find_spec("open_r1"):
         import_module(".open_r1", __package__).add_names()
 

@@ -1,6 +1,7 @@
 r"""Reward functions in TRL's signature, for chat messages and for plain strings.
 
-A row that cannot be judged (its gold answer does not parse, or the grader ran out of time) gets `None`: TRL skips it.
+A row that cannot be judged (its gold answer does not parse, or the grader ran out of time) gets `None`. One that no
+reward judges has no advantage and does not count in its group; with `mrt_credit: none`, trl 0.18 takes it for a 0.
 """
 
 import logging
@@ -8,6 +9,7 @@ import math
 from itertools import groupby
 
 from .episodes import CLOSE, split_answer
+from .golds import gold_text
 from .grading import Verdict, grade
 
 
@@ -34,7 +36,7 @@ def completion_text(completion: str | list[dict]) -> str:
 
 
 def mrt_accuracy(
-    completions: list, solution: list[str], thinking_opened: list[bool] | None = None, log_metric=None, **kwargs
+    completions: list, solution: list, thinking_opened: list[bool] | None = None, log_metric=None, **kwargs
 ) -> list[float | None]:
     r"""
     The verifier's reward r: 1 if the answer is right, 0 if it is wrong or missing, `None` if the gold answer cannot be
@@ -42,7 +44,7 @@ def mrt_accuracy(
 
     Args:
         completions (`list[str]` or `list[list[dict]]`): Completions.
-        solution (`list[str]`): Gold answers, in LaTeX or plain.
+        solution (`list`): Gold answers: texts, in LaTeX or plain, or numbers, or lists of one of them.
         thinking_opened (`list[bool]`, *optional*):
             Whether the prompt already ends in `<think>`, so that a completion without `</think>` was cut. Given by
             [`~mrt_plugin.MRTTrainer`]; without it, only a completion that holds `<think>` itself is known to be cut.
@@ -59,7 +61,7 @@ def mrt_accuracy(
         split_answer(completion_text(completion), opened)
         for completion, opened in zip(completions, thinking_opened or [False] * len(completions), strict=True)
     ]
-    verdicts = grade(answers, solution)
+    verdicts = grade(answers, [gold_text(gold) or "" for gold in solution])
     if log_metric is not None:
         log_metric("rewards/mrt_accuracy/timeouts", float(verdicts.count(Verdict.TIMED_OUT)))
     return [_REWARD.get(verdict) for verdict in verdicts]
@@ -67,7 +69,7 @@ def mrt_accuracy(
 
 def mrt_progress(
     completions: list,
-    solution: list[str],
+    solution: list,
     prefix_success: list[float] | None = None,
     continues: list[bool] | None = None,
     thinking_opened: list[bool] | None = None,
@@ -120,7 +122,7 @@ def mrt_length_penalty(
     prompts: list,
     completions: list,
     completion_ids: list[list[int]],
-    solution: list[str],
+    solution: list,
     alpha: float = 0.1,
     **kwargs,
 ) -> list[float | None]:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 
-from .arguments import MRTArguments, did_you_mean, imported
+from .arguments import MRTArguments, imported
 from .credit import CREDITS, Credit
+from .datasets import check_golds
 from .episodes import CLOSE
 from .meta_prover import check_termination
+from .mistakes import did_you_mean
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
 from .upstream.trainer import fsdp_is_on
 from .upstream.vllm import takes_token_ids
@@ -219,7 +221,8 @@ def check_credit(settings: Settings, args, given: dict) -> None:
 
 def check_columns(settings: Settings, given: dict) -> None:
     """What the training data has to hold."""
-    columns, prefix = getattr(given.get("train_dataset"), "column_names", None), settings.mrt.mrt_prefix
+    train, evaluated = given.get("train_dataset"), given.get("eval_dataset")
+    columns, prefix = getattr(train, "column_names", None), settings.mrt.mrt_prefix
     needed = ["solution"] * settings.grades + ["prefix", "prefix_success"] * (prefix == "dataset")
     missing = [column for column in needed if columns is not None and column not in columns]
     if missing:
@@ -227,4 +230,7 @@ def check_columns(settings: Settings, given: dict) -> None:
             f"The training data lacks the column(s) {missing}, which mrt_credit: {settings.credit.name} with "
             f"mrt_prefix: {prefix} and {settings.names} need; it has {columns}."
             + "".join(did_you_mean(column, missing) for column in columns)
+            + " mrt grpo takes another name of the gold answers in dataset_solution_column." * ("solution" in missing)
         )
+    for rows in [train, *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])] * settings.grades:
+        check_golds(rows)

@@ -25,6 +25,7 @@ from .callback import SILENT, MRTCallback, step_metrics
 from .credit import Step
 from .engines.rollouts import live_sampler, rollout_engine
 from .finite import FiniteGradients, NotFiniteError
+from .golds import gold_text
 from .grading_pool import warm_up
 from .kept import kept_row
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
@@ -35,10 +36,25 @@ from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
 from .upstream.attention import avoid_cudnn_attention
 from .upstream.contract import REWARDS, Contract
-from .upstream.trainer import GRPOTrainer, text_tokenizer
+from .upstream.trainer import GRPOTrainer, OrderOfEpochs, outcome_advantages, text_tokenizer
 
 
 logger = logging.getLogger(__name__)
+
+PAPER = {
+    "title": "Optimizing Test-Time Compute via Meta Reinforcement Fine-Tuning",
+    "id": "2503.07572",
+    "citation": """\
+@inproceedings{qu2025optimizing,
+    title        = {{Optimizing Test-Time Compute via Meta Reinforcement Fine-Tuning}},
+    author       = {Yuxiao Qu and Matthew Y. R. Yang and Amrith Setlur and Lewis Tunstall and Edward Emanuel Beeching and Ruslan Salakhutdinov and Aviral Kumar},
+    booktitle    = {International Conference on Machine Learning (ICML)},
+    year         = 2025,
+    eprint       = {arXiv:2503.07572},
+}
+""",  # noqa: E501
+}
+"""Of MRT, as model cards name it."""
 
 
 @dataclass
@@ -85,8 +101,6 @@ class MRTTrainer(GRPOTrainer):
     ```
     """
 
-    _tag_names = ["trl", "grpo", "mrt"]
-
     def __init__(self, model, reward_funcs=None, args=None, *more, **kwargs):
         kwargs |= dict(zip(list(inspect.signature(GRPOTrainer.__init__).parameters)[4:], more, strict=False))
         reward_funcs = [] if reward_funcs is None else reward_funcs
@@ -100,13 +114,21 @@ class MRTTrainer(GRPOTrainer):
                 "mrt_progress is among the reward functions, but mrt_credit: none makes it a scalar that differs from "
                 "the outcome by one constant in each group; group normalisation cancels it. It is left out."
             )
+        if self.credit.active:
+            self._name, self._paper, self._tag_names = "MRT", PAPER, [*self._tag_names, "mrt"]  # of the model card
         self._in_progress, self.kept_rollouts = StepInProgress(), []
         if settings.grades:
             warm_up()
         self.contract = Contract(self.credit.active, settings.grades, self.credit.per_token)
         super().__init__(model, settings.reward_funcs, args, **kwargs)
-        half = args.bf16 or args.fp16 or self.model.dtype in (torch.bfloat16, torch.float16)
-        avoid_cudnn_attention(self.model.config._attn_implementation, half)
+        in_half = self.model.dtype in (torch.bfloat16, torch.float16)
+        autocast = (args.bf16 or args.fp16) and not in_half
+        if autocast and args.cache_implementation == "static":
+            raise ValueError(
+                "cache_implementation: static holds keys and values in the weights' float32, which bf16: true and "
+                "fp16: true do not write. Unset it, or load the weights in half precision (dtype: bfloat16)."
+            )
+        avoid_cudnn_attention(self.model.config._attn_implementation, half=autocast or in_half)
         self.contract.watch(self)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
@@ -146,8 +168,13 @@ class MRTTrainer(GRPOTrainer):
 
     # The prompts that go into a step.
 
+    def _get_train_sampler(self, *args, **kwargs):
+        return OrderOfEpochs(super()._get_train_sampler(*args, **kwargs), self)
+
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         training = self.credit.active and self.model.training
+        if training:
+            inputs = [{**row, "solution": gold_text(row["solution"]) or ""} for row in inputs]
         starts = starting_points(self, inputs) if training and self.mrt_args.mrt_prefix != "none" else []
         if starts:
             inputs = [
@@ -206,7 +233,9 @@ class MRTTrainer(GRPOTrainer):
         total = (rewards * weights).nansum(1).masked_fill(rewards.isnan().all(1), math.nan)
         mine = (output["advantages"].float().cpu().numpy(), total.cpu().numpy(), success, credit_ends, width)
         outcome, rewards, success, credit_ends, widths = zip(*gather_object([mine]), strict=True)
-        everyone = [np.concatenate(outcome), np.concatenate(rewards), list(chain(*success)), list(chain(*credit_ends))]
+        rewards = np.concatenate(rewards)
+        outcome = outcome_advantages(self.args, np.concatenate(outcome), rewards, self.num_generations)
+        everyone = [outcome, rewards, list(chain(*success)), list(chain(*credit_ends))]
         mrt, first = self.mrt_args, self.accelerator.process_index * rows
         step = Step(*everyone, max(widths), self.num_generations, mrt.mrt_alpha, mrt.mrt_horizon)
         advantages = self.credit.advantages(step)[first : first + rows]

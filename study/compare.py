@@ -6,6 +6,8 @@ methods, and S - 1 of the S seeds of each, so that the variance of a mean over f
 measured while training is a mean over validation problems, and its intervals draw seeds alone.
 """
 
+import copy
+import json
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -14,6 +16,7 @@ from mrt_plugin.analysis.runs import Estimate
 
 from .plan import choices
 from .settings import BASELINE, TASKS, varied
+from .settings import START as STARTS
 
 
 RESAMPLES = 1000
@@ -77,6 +80,17 @@ class Results:
         """(seeds, evaluations): tokens of training, written and scored."""
         return self.curves(method, "drawn") + self.curves(method, "scored")
 
+    def with_runs(self, runs: dict[str, list[dict]]) -> "Results":
+        """The same task with other trainings."""
+        other = copy.copy(self)
+        other.runs = runs
+        return other
+
+    @property
+    def problems(self) -> list[dict]:
+        """The test problems, in the order of the records."""
+        return [json.loads(line) for line in (STARTS / self.task / "problems/test.jsonl").read_text().splitlines()]
+
     @property
     def methods(self) -> list[str]:
         return list(self.runs)
@@ -94,8 +108,8 @@ def within(run: dict, budgets: np.ndarray) -> np.ndarray:
 
 
 def tokens_to(curve: np.ndarray, level: float = LEVEL) -> float:
-    """The least budget within which so many answers are right; NaN where none is enough."""
-    return float(np.argmax(curve >= level) + 1) if (curve >= level).any() else np.nan
+    """The least budget within which so many answers are right; infinite where none is enough."""
+    return float(np.argmax(curve >= level) + 1) if (curve >= level).any() else np.inf
 
 
 def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
@@ -113,7 +127,8 @@ def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
         some = generator.integers(problems, size=problems)
         seeds = [generator.integers(len(sample), size=max(len(sample) - 1, 1)) for sample in samples]
         drawn.append(statistic(*(s[of_s][:, some].mean((0, 1)) for s, of_s in zip(samples, seeds, strict=True))))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
+    method = "nearest" if np.isinf(drawn).any() else "linear"  # nothing lies between a finite and an infinite draw
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], method=method).tolist()
     return Estimate(float(statistic(*(sample.mean((0, 1)) for sample in samples))), low, high)
 
 

@@ -7,10 +7,10 @@ The list is declared; what depends on a choice that earlier trainings make joins
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, RIVAL, TASKS, Setting, varied
+from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, ONLINE, RIVAL, TASKS, Setting, varied
 
 
-RATES = (4e-4, 8e-4, 2e-4, 1.6e-3)
+RATES = (8e-4, 4e-4, 1.6e-3)
 SCHEDULES = ("constant", "cosine")
 HARD, EASY, UNEVEN = "revise-hard", "revise-easy", "revise-uneven"
 MAIN = (BASELINE, CHOSEN, RIVAL)
@@ -18,7 +18,7 @@ CONTROLS = ("progress shuffled", "progress scalar", "likelihood as outcome", "re
 SCALES = ("length penalty 0.05", "length penalty 0.2", "length penalty 0.4", "GRPO, rewards scaled")
 ATTEMPTS = ("revise-hard-4", "revise-hard-14")
 OLD = {"search": 1e-4, "clues": 4e-4}  # learning rates of both methods, as the first study chose them
-ONLINE = ("MRT mixed, online", "MRT termination, online")
+HALF = ("GRPO, bf16", "MRT dense, bf16", "MRT dense, 4 samples, bf16", "GRPO, bf16 weights", "MRT dense, bf16 weights")
 FINER = ("GRPO, groups of 4", "MRT dense, groups of 4", "alpha 0.4", "alpha 1.6", "horizon 0.5", "horizon 2")
 STAR = ("STaR, MRT, 16 samples", "STaR, outcome")
 
@@ -75,12 +75,15 @@ def plan(found: list[dict]) -> Iterator[Setting]:
                 yield Setting(task, method, *choice, seed, TASKS[task].steps)
 
     # Those of one rate and schedule stand together, so that the first comparison is there soon.
-    yield from sorted(sweep(HARD, MAIN), key=lambda one: (one.schedule == "cosine", RATES.index(one.learning_rate)))
-    yield from seeds(HARD, MAIN, 5)
+    yield from sorted(sweep(HARD, MAIN), key=lambda one: (RATES.index(one.learning_rate), one.schedule == "cosine"))
+    yield from seeds(HARD, MAIN, 3)
+    yield Setting(HARD, "larger epsilon", 8e-4, "constant", 0, TASKS[HARD].steps)  # why dense collapses there
     yield from seeds(HARD, ("J of 4 samples", *CONTROLS), 3)
     for task in (UNEVEN, EASY):
         yield from sweep(task, MAIN)
         yield from seeds(task, MAIN, 3)
+    yield from seeds(HARD, HALF, 1)
+    yield from (one for one in seeds(HARD, MAIN, 5) if one.seed > 3)
     yield from seeds(HARD, SCALES, 3)
     yield from at_equal_tokens(found, list(seeds(HARD, MAIN, 5)))
     for task in OLD:
@@ -91,6 +94,7 @@ def plan(found: list[dict]) -> Iterator[Setting]:
     for methods in (("MRT dense, length penalty",), ONLINE, (BY_EPISODE,)):
         yield from sweep(HARD, methods)
         yield from seeds(HARD, methods, 3)
+    yield from seeds(HARD, [f"{method}, bf16" for method in ONLINE], 1)
     yield from seeds(HARD, FINER, 3)
     yield from sweep(HARD, STAR)
     yield from seeds(HARD, STAR, 3)

@@ -21,7 +21,7 @@ from mrt_plugin.analysis.runs import markdown
 from .compare import LEVEL, START, Results, gain_ratio, interval, reach, tokens_to
 from .figures import draw, draw_when
 from .reproduce import read
-from .settings import BASELINE, METHODS, RECORDS, TASKS, VARIANTS
+from .settings import BASELINE, CHOSEN, METHODS, RECORDS, TASKS, VARIANTS, varied
 
 
 def mean(value: float) -> float:
@@ -54,7 +54,7 @@ def end_table(results: Results) -> list[dict]:
         if choice := results.chosen.get(method):
             row["rate"] = f"{choice[0]:g}, {choice[1]}"
         for name, (statistic, ours, digits) in measures.items():
-            row[name] = written(interval(statistic, ours), digits)
+            row[name] = written(interval(statistic, ours), digits).replace("inf", f"more than {results.budget}")
         rows.append(row)
     return rows
 
@@ -74,6 +74,46 @@ def versus_table(results: Results) -> list[dict]:
             row[f"within {budget}"] = difference(mean, *pair)
         pair = [results.accuracy(one, results.quarter) for one in (method, BASELINE)]
         row["gain / GRPO's"] = written(interval(gain_ratio, *pair, start), 2)
+        rows.append(row)
+    return rows
+
+
+def variants_table(results: Results) -> list[dict]:
+    """What each variant of a method comes to, less the method itself, at the same rate and schedule."""
+    rows = []
+    for variant in (one for one in results.methods if one in VARIANTS and varied(one) in results.runs):
+        row = {"variant": variant, "of": varied(variant), "seeds": f"{len(results.runs[variant])}"}
+        pair = variant, varied(variant)
+        row[f"regret@{results.budget}"] = difference(mean, *(results.regret(one, results.budget) for one in pair))
+        row[f"within {results.quarter}"] = difference(mean, *(results.accuracy(one, results.quarter) for one in pair))
+        row["tokens"] = difference(mean, *map(results.tokens, pair), digits=0)
+        rows.append(row)
+    return rows
+
+
+def equal_table(results: Results) -> list[dict]:
+    """MRT against the others with as many updates as its tokens of training would buy them."""
+    rows = []
+    for method, runs in results.longer.items():
+        longer = results.with_runs({CHOSEN: results.runs[CHOSEN], method: runs})
+        row = {"MRT dense less": method, "updates": f"{runs[0]['steps']}", "seeds": f"{len(runs)}"}
+        for budget in (results.quarter, results.budget):
+            row[f"regret@{budget}"] = difference(mean, *(longer.regret(one, budget) for one in (CHOSEN, method)))
+        pair = (longer.accuracy(one, results.quarter) for one in (CHOSEN, method))
+        row[f"within {results.quarter}"] = difference(mean, *pair)
+        rows.append(row)
+    return rows
+
+
+def terms_table(results: Results) -> list[dict]:
+    """Accuracy within the budget by the number of terms of a problem; an attempt on a long one is right less often."""
+    terms = np.array([row["problem"].count("+") for row in results.problems])  # of a*x + b + c, two
+    rows = []
+    for method in results.methods if len(np.unique(terms)) > 1 else ():
+        right = results.accuracy(method, results.budget)
+        row = {"method": method, "seeds": f"{len(right)}"}
+        for count in np.unique(terms):
+            row[f"{count} terms ({(terms == count).sum()})"] = written(interval(mean, right[:, terms == count]))
         rows.append(row)
     return rows
 
@@ -114,7 +154,15 @@ def sweep_table(results: Results) -> list[dict]:
     return [rows[method] for method in (*METHODS, *VARIANTS) if method in rows]
 
 
-TABLES = {"end": end_table, "versus": versus_table, "learning": learning_table, "sweep": sweep_table}
+TABLES = {
+    "end": end_table,
+    "versus": versus_table,
+    "learning": learning_table,
+    "variants": variants_table,
+    "equal": equal_table,
+    "terms": terms_table,
+    "sweep": sweep_table,
+}
 
 
 def main(records: Path, page: Path) -> None:
@@ -124,7 +172,12 @@ def main(records: Path, page: Path) -> None:
     text = (
         page.read_text()
         if page.exists()
-        else "\n\n".join(f"<!-- table {name} {task} -->\n<!-- end -->" for task in tasks for name in TABLES)
+        else "\n\n".join(
+            f"<!-- table {name} {task} -->\n<!-- end -->"
+            for task, results in tasks.items()
+            for name, rows in TABLES.items()
+            if rows(results)
+        )
     )
 
     def table(match: re.Match) -> str:

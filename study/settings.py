@@ -78,6 +78,7 @@ NO_OUTCOME = (("mrt_accuracy", 0.0), ("mrt_progress", 1.0))
 MIXED, TERMINATION, DENSE = (f"grpo/config_mrt{kind}.yaml" for kind in ("_mixed", "_termination", ""))
 EXACT = ("--mrt_estimator", "likelihood")  # with one way to write an answer, its likelihood is J
 BASELINE, RIVAL, CHOSEN, BY_EPISODE = "GRPO", "length penalty", "MRT dense", "MRT dense, by episode"
+ONLINE = ("MRT mixed, online", "MRT termination, online")
 
 METHODS = {
     BASELINE: Method("grpo/config_outcome.yaml", OUTCOME, EXACT),  # for regret, which is measured in training
@@ -85,8 +86,8 @@ METHODS = {
     CHOSEN: Method(DENSE, PROGRESS, EXACT),
     BY_EPISODE: Method(DENSE, PROGRESS, (*EXACT, "--mrt_horizon", "0")),  # our reading of the authors' credit
     "MRT dense, length penalty": Method(DENSE, (*PENALTY, PROGRESS[1]), EXACT),
-    "MRT mixed, online": Method(MIXED, PROGRESS, EXACT),
-    "MRT termination, online": Method(TERMINATION, OUTCOME, EXACT),
+    ONLINE[0]: Method(MIXED, PROGRESS, EXACT),
+    ONLINE[1]: Method(TERMINATION, OUTCOME, EXACT),
     "MRT mixed, data set": Method(MIXED, PROGRESS, ("--mrt_prefix", "dataset")),
     "MRT termination, data set": Method(TERMINATION, OUTCOME, ("--mrt_prefix", "dataset")),
     "STaR, outcome": Method("sft/config_star.yaml", (), ("--selection", "outcome")),
@@ -102,6 +103,9 @@ def vary(method: str, *options: str, credit: str | None = None, **changes) -> Me
     return replace(base, options=(*base.options, *options), varies=method, **changes)
 
 
+# Under autocast, float32 weights do not go together with the recipes' static cache.
+HALF = ("--bf16", "true", "--cache_implementation", "dynamic")
+FOUR = ("--mrt_estimator", "sample", "--mrt_samples", "4")
 VARIANTS = {
     **{f"{method}, groups of 4": vary(method, "--num_generations", "4") for method in (BASELINE, CHOSEN)},
     "GRPO, rewards scaled": vary(BASELINE, "--scale_rewards", "group"),
@@ -109,6 +113,7 @@ VARIANTS = {
     **{f"alpha {alpha}": vary(CHOSEN, "--mrt_alpha", alpha) for alpha in ("0.2", "0.4", "0.8", "1.6")},
     **{f"horizon {length}": vary(CHOSEN, "--mrt_horizon", length) for length in ("0.5", "2")},
     **{f"J of {n} samples": vary(CHOSEN, "--mrt_estimator", "sample", "--mrt_samples", n) for n in ("1", "4", "16")},
+    "larger epsilon": vary(CHOSEN, "--adam_epsilon", "1e-6"),  # of the size of a late gradient's elements
     "no outcome term": vary(CHOSEN, rewards=NO_OUTCOME),
     "progress shuffled": vary(CHOSEN, credit="SHUFFLED"),
     "progress centred": vary(CHOSEN, credit="CENTRED"),
@@ -116,6 +121,9 @@ VARIANTS = {
     "likelihood as outcome": vary(CHOSEN, "--mrt_horizon", "0", credit="SCALAR", rewards=NO_OUTCOME),
     "return to go": vary(CHOSEN, "--mrt_horizon", "0", credit="TO_GO"),
     "return to go, baseline": vary(CHOSEN, "--mrt_horizon", "0", credit="TO_GO_CENTRED"),
+    **{f"{method}, bf16": vary(method, *HALF) for method in (BASELINE, CHOSEN, *ONLINE)},
+    "MRT dense, 4 samples, bf16": vary(CHOSEN, *FOUR, *HALF),
+    **{f"{method}, bf16 weights": vary(method, *HALF, "--dtype", "bfloat16") for method in (BASELINE, CHOSEN)},
     **{
         f"by episode, {name}": vary(BY_EPISODE, credit=name.upper().replace("-", "_"))
         for name in ("centred", "to-go", "spread", "with-answer")

@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +20,7 @@ from mrt_plugin.upstream.names import build_instead
 
 torch.set_num_threads(1)
 
+ROOT = Path(__file__).parent.parent
 CORPUS = [
     "Find x with 3 x + 4 = 5 (mod 7).\n\nTry x = 2.\n\n3 * 2 + 4 = 10, that is 3.\n\nNot 5.\n\nWait, try x = 5.",
     "But wait. Alternatively, it works.\n</think>\n\n**Final Answer**\n\n\\boxed{5}",
@@ -121,6 +125,19 @@ def model_path(tokenizer, tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """A folder that the wheel is installed in, apart from the checkout."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
+    for name in ("mrt_plugin", "recipes", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps"]
+    pip += ["--no-index", "--no-build-isolation", "--target", str(folder), str(source)]
+    subprocess.run(pip, check=True)
+    return folder
+
+
 CPU = {
     "use_cpu": True,
     "bf16": False,
@@ -168,9 +185,15 @@ def write(path, fields):
 
 
 def changed(model_path, output):
-    """Names of the parameters that a run has changed."""
+    """Names of the parameters that a run has changed; it may have saved an adapter to the model."""
     from transformers import AutoModelForCausalLM
 
     before = AutoModelForCausalLM.from_pretrained(model_path).state_dict()
-    after = AutoModelForCausalLM.from_pretrained(output).state_dict()
+    if (Path(output) / "adapter_config.json").exists():
+        from peft import PeftModel
+
+        model = AutoModelForCausalLM.from_pretrained(model_path)
+        after = PeftModel.from_pretrained(model, output).merge_and_unload().state_dict()
+    else:
+        after = AutoModelForCausalLM.from_pretrained(output).state_dict()
     return [name for name in before if not torch.equal(before[name], after[name])]

@@ -103,6 +103,20 @@ def test_where_there_is_no_room_for_an_answer_the_row_says_that_j_is_not_known(t
     assert build(tokenizer, lambda text, n: None)[:2] == ([], {"p": "the engine has no room for a completion"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "blamed"),
+    [
+        ({"regret": True, "extensions": 4, "extension_tokens": 60}, "extensions x extension_tokens"),
+        ({"regret": True, "max_completion_length": 300}, "max_completion_length"),
+        ({"attempts": 8, "window": 4}, "window x max_completion_length"),
+    ],
+)
+def test_a_context_that_is_too_short_is_blamed_on_what_takes_most_of_it(tokenizer, monkeypatch, settings, blamed):
+    monkeypatch.setattr(Scripted, "max_length", 200)
+    with pytest.raises(ValueError, match=rf"{blamed}: \d+.* the model's context has 200. Lower {blamed}\."):
+        build(tokenizer, lambda text, n: [], **{"max_completion_length": 100} | settings)
+
+
 def test_linearized_search_makes_attempts_of_one_stream(tokenizer):
     def rule(text, n):
         return [f"\\boxed{{{5 if text.endswith('Wait') else 4}}}"] * n
@@ -288,6 +302,24 @@ def test_a_run_is_resumable_and_says_what_it_left_out(evaluated, capsys, caplog)
     assert numbers["dropped"] == {"the gold answer cannot be parsed": 1}
     assert (len(numbers["maj@k"]["tokens"]), list(numbers["regret"])) == (3, ["4", "8", "12", "16", "32"])
     assert len(load_dataset(str(evaluated / "seed-0"), split="train")) == 9  # the file beside them is no row
+
+
+def test_results_hold_null_where_a_number_is_not_known(evaluated, tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"problem": "Find x.", "answer": 1}\n')
+    arguments = [
+        "--dataset_name",
+        str(path),
+        "--dataset_train_split",
+        "train",
+        "--regret",
+        "false",
+        "--extensions",
+        "0",
+    ]
+    evaluate_again(evaluated, tmp_path / "one", *arguments)
+    numbers = json.loads((tmp_path / "one" / "results.json").read_text(), parse_constant=pytest.fail)
+    assert numbers["pass@1"] == {"mean": 0.0, "standard_error": None}
 
 
 def test_what_was_stored_is_read_as_it_was(evaluated):

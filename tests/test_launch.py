@@ -115,8 +115,8 @@ def test_help_lists_our_arguments():
     assert all(f"'{name}': {estimator.summary}" in words for name, estimator in ESTIMATORS.items())
     assert "--upstream {open-r1,trl}" in shown.stdout
     usage = subprocess.run([sys.executable, "-m", "mrt_plugin.cli", "grop"], capture_output=True, text=True)
-    assert usage.returncode == 1
-    assert "sft" in usage.stdout
+    assert usage.returncode == 2
+    assert "sft" in usage.stderr
 
 
 def test_the_mrt_command_launches_a_run(recipe, tmp_path, model_path):

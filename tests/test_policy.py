@@ -1,9 +1,6 @@
-from contextlib import nullcontext
-
 import pytest
 import torch
 from conftest import tiny_model
-from transformers import MistralConfig, MistralForCausalLM
 
 from mrt_plugin.engines.branching import Branches
 from mrt_plugin.engines.policy import PolicySampler
@@ -45,11 +42,10 @@ def test_branches_equal_a_full_prefill_token_for_token(model, tokenizer, prompts
 
 
 def test_a_trace_is_read_once_for_all_its_branches(model, tokenizer):
-    trace = list(range(10, 110))
-    read = []
+    sampler, trace, read = PolicySampler(model, tokenizer), list(range(10, 110)), []
     model.register_forward_pre_hook(lambda _, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True)
     settings = SamplingSettings(max_new_tokens=1, temperature=0)
-    PolicySampler(model, tokenizer).sample([Prompt(trace, cut, [7]) for cut in range(10, 101, 10)], 1, settings)
+    sampler.sample([Prompt(trace, cut, [7]) for cut in range(10, 101, 10)], 1, settings)
     assert read == [100, 10]  # the trace, then one suffix token for each of ten branches
 
 
@@ -98,21 +94,6 @@ def test_an_empty_prompt_is_refused(model, tokenizer):
         PolicySampler(model, tokenizer).sample([Prompt([5]), Prompt([5], 0)], 1, GREEDY)
 
 
-def test_sliding_window_models_are_refused(tokenizer):
-    model = tiny_model(tokenizer, use_sliding_window=True, sliding_window=4, max_window_layers=0)
-    with pytest.raises(ValueError, match="full attention"):
-        PolicySampler(model, tokenizer)
-
-
-def test_a_window_is_found_where_no_field_switches_it_on(tokenizer):
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64}
-    for window, refused in ((16, True), (64, False), (None, False)):
-        model = MistralForCausalLM(MistralConfig(**sizes, sliding_window=window))
-        with pytest.raises(ValueError, match="sliding_attention") if refused else nullcontext():
-            PolicySampler(model, tokenizer)
-
-
 def test_a_batch_holds_only_the_traces_that_it_branches_off(tokenizer, monkeypatch):
     model = tiny_model(tokenizer)
     traces = [[token] * 9 for token in (5, 6, 7)]
@@ -133,9 +114,9 @@ def test_a_batch_holds_only_the_traces_that_it_branches_off(tokenizer, monkeypat
 def test_rows_that_have_ended_leave_the_batch(tokenizer):
     model = tiny_model(tokenizer)
     model.generation_config.eos_token_id = list(range(150))  # likely
-    read = []
+    sampler, read = PolicySampler(model, tokenizer), []
     model.register_forward_pre_hook(lambda _, args, kwargs: read.append(kwargs["input_ids"].shape), with_kwargs=True)
-    [completions] = PolicySampler(model, tokenizer).sample([Prompt([5, 6], 1, [7])], 50, SamplingSettings(10, seed=0))
+    [completions] = sampler.sample([Prompt([5, 6], 1, [7])], 50, SamplingSettings(10, seed=0))
     decoding = [rows for rows, _ in read[2:]]
     assert decoding == [
         sum(len(one.token_ids) > written for one in completions) for written in range(1, len(decoding) + 1)
@@ -165,9 +146,3 @@ def test_bfloat16_branches_equal_a_full_prefill(tokenizer, prompts):
         [token] = first.token_ids
         logits = model(torch.tensor([prompt.token_ids])).logits[0, -1].float()
         assert logits[token] >= logits.max() - 0.1
-
-
-def test_models_whose_attention_cannot_be_exchanged_are_refused(model, tokenizer, monkeypatch):
-    monkeypatch.setattr(type(model), "_supports_attention_backend", False)
-    with pytest.raises(ValueError, match="AttentionInterface"):
-        PolicySampler(model, tokenizer)

@@ -7,6 +7,7 @@ import yaml
 from conftest import write
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
+from mrt_plugin.datasets import DataArguments
 from mrt_plugin.upstream.recipe import FIXED, RENAMED, RecipeParser
 from mrt_plugin.upstream.version import TRL_1
 
@@ -113,6 +114,13 @@ def test_the_command_line_empties_a_list(tmp_path):
     with pytest.raises(ValueError, match="benchmarks"):
         parse(tmp_path, {"benchmarks": ["lcb_v4"]})
     parse(tmp_path, {"benchmarks": ["lcb_v4"]}, "--benchmarks")
+
+
+def test_a_data_set_of_the_command_line_wins_over_the_mixture_of_the_recipe(tmp_path):
+    recipe = {"dataset_mixture": {"datasets": [{"id": "a"}]}}
+    command = ["--config", str(write(tmp_path / "config.yaml", recipe))]
+    for more, mixture in ([], recipe["dataset_mixture"]), (["--dataset_name", "b"], None):
+        assert RecipeParser(DataArguments).parse_args_and_config(command + more)[0].dataset_mixture == mixture
 
 
 @dataclass

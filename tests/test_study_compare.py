@@ -70,15 +70,43 @@ def test_methods_are_compared_at_their_own_rates():
     assert of_task.accuracy("MRT dense", 70).tolist() == [[1.0, 0.75]] * 2
     assert of_task.accuracy("MRT dense", 69).tolist() == [[0.0, 0.0]] * 2
     assert compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.8) == 110
-    assert np.isnan(compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.9))
+    assert compare.tokens_to(of_task.right("GRPO").mean((0, 1)), 0.9) == np.inf
     for axis in (of_task.spent, lambda method: of_task.curves(method, "updates")):
         assert compare.reach(of_task, "MRT dense", axis) == pytest.approx((2, 2, 2))
+
+
+def test_a_draw_that_never_gets_there_widens_the_interval():
+    right = np.zeros((3, 40, 100))
+    right[:, :37, 50:] = 1  # 0.925 from token 51 on
+    found = compare.interval(compare.tokens_to, right)
+    assert (found.mean, found.low, found.high) == (51, 51, np.inf)
 
 
 def test_what_is_gained_in_a_stretch_is_a_share_of_what_was_left():
     silent, gain = compare.gained(compare.Results(trainings(), TASK), "MRT dense")
     assert silent.tolist() == [[0.5] * 5] * 2
     assert gain == pytest.approx(np.array([[0.8, 0, 0, 0, 0]] * 2))  # from 0.5 to 0.1, and no further
+
+
+def test_variants_and_longer_trainings_stand_beside_what_they_vary():
+    found = trainings() + [record("progress scalar", seed, 0.25, 90) for seed in (1, 2)]
+    found += [record("GRPO", seed, 0.15) | {"steps": 140} for seed in (1, 2)]
+    of_task = compare.Results(found, TASK)
+    [variant] = results.variants_table(of_task)
+    assert variant["variant"] == "progress scalar"
+    assert variant[f"regret@{of_task.budget}"] == "+0.150 [+0.150, +0.150]"
+    [equal] = results.equal_table(of_task)
+    assert (equal["MRT dense less"], equal["updates"]) == ("GRPO", "140")
+    assert equal[f"regret@{of_task.budget}"] == "-0.050 [-0.050, -0.050]"
+
+
+def test_accuracy_is_told_apart_by_the_terms_of_a_problem(monkeypatch):
+    of_task = compare.Results(trainings(), TASK)
+    texts = ("Find x with 3*x+6+3=0 (mod 7).", "Find x with 3*x+6+3+0+1=0 (mod 7).")
+    monkeypatch.setattr(compare.Results, "problems", [{"problem": text} for text in texts])
+    dense = results.terms_table(of_task)[-1]
+    assert dense["2 terms (1)"].startswith("1.000 ")
+    assert dense["4 terms (1)"].startswith("0.750 ")
 
 
 def test_a_page_gets_its_tables_anew(tmp_path):

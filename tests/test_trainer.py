@@ -373,7 +373,7 @@ def test_dense_credit_off_policy_and_accumulated_by_hand(tmp_path, tokenizer, sc
 
 
 def test_dense_credit_of_a_gold_that_cannot_be_parsed_is_zero(tmp_path, tokenizer, scripted):
-    trainer = build(tmp_path, tokenizer, data=dataset(solution=""), mrt={"mrt_credit": "dense"})
+    trainer = build(tmp_path, tokenizer, data=dataset(solution="\\text{}"), mrt={"mrt_credit": "dense"})
     assert (step_inputs(trainer)["advantages"] == 0).all()
 
 

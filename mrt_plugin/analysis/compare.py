@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..mistakes import as_command
 from ..rollouts import VARIANTS
 from .runs import RESAMPLES, Run, estimate, load_runs, markdown
 
@@ -164,4 +165,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("compare", run)

@@ -7,6 +7,7 @@ Problem -> rollouts -> grades and votes; with `regret`, -> prefixes -> success p
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
 from ..meta_prover import Answer, build_meta_prover, check_termination
+from ..mistakes import as_command
 from ..rollouts import spent_tokens
 from ..steps import GO_BACK
 from ..tokens import decode, tokenize
@@ -174,12 +176,23 @@ def _vote(rows: list[dict], own: list[Answer]) -> None:
             row["prefix_votes"] = [[next(cast) for _ in at_prefix] for at_prefix in row["prefix_votes"]]
 
 
-def _room_behind(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -> int:
-    """Most tokens behind a first attempt."""
+def _room_behind(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -> dict[str, int]:
+    """Most tokens behind a first attempt, by setting."""
     if args.regret:  # with a few for each cue
-        return args.extensions * (args.extension_tokens + 8) + answer_room(tokenizer, mrt_args)
+        longer = {"extensions x extension_tokens": args.extensions * (args.extension_tokens + 8)}
+        return longer | answer_room(tokenizer, mrt_args)
     cue = len(tokenize(tokenizer, args.continuation)) + 2
-    return min(args.window, args.attempts - 1) * (args.max_completion_length + cue)
+    seen = min(args.window, args.attempts - 1)
+    return {"window x max_completion_length": seen * (args.max_completion_length + cue)}
+
+
+def _nulled(value):
+    """A value as JSON has it: what is not known is null."""
+    if isinstance(value, dict):
+        return {key: _nulled(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_nulled(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
@@ -189,7 +202,7 @@ def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProve
     run = load_run(args.output_dir)
     for reason, count in run.dropped.items():
         logger.warning("%d problems are not part of the results: %s.", count, reason)
-    (Path(args.output_dir) / "results.json").write_text(json.dumps(results(run), indent=2))
+    (Path(args.output_dir) / "results.json").write_text(json.dumps(_nulled(results(run)), indent=2, allow_nan=False))
     print(markdown([summary(run)]))
 
 
@@ -199,4 +212,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("evaluate", run)

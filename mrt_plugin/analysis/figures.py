@@ -78,7 +78,11 @@ def _against_budget(runs: Sequence[Run], figure, measure: Callable[[Run, float],
         mean, low, high = zip(*(estimate(measure(run, budget)) for budget in marked), strict=True)
         axes.plot(marked, mean, markevery=[marked.index(budget) for budget in budgets], **look)
         axes.fill_between(marked, low, high, color=look["color"], alpha=0.12, lw=0)
-    axes.set(xlabel="token budget", xlim=(marked[0], marked[-1] * 1.02))
+    axes.axvline(trained, color="0.6", lw=1)
+    axes.annotate(
+        "trained here", (trained, 1), xycoords=("data", "axes fraction"), ha="right", va="bottom", size="small"
+    )
+    axes.set(xlabel="tokens allowed", xlim=(marked[0], marked[-1] * 1.02))
     _legend(axes)
     return axes
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from ..mistakes import as_command
 from ..rollouts import VARIANTS
 from .compare import compare
 from .runs import BENCHMARK, BUDGET, PROVER, RESAMPLES, Run, load_runs, markdown, summary
@@ -88,4 +89,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("figures", run)

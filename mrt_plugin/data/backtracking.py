@@ -30,6 +30,7 @@ from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
 from ..meta_prover import MetaProver, build_meta_prover
+from ..mistakes import as_command
 from ..steps import Steps, backtrack, best_step, episodes_of, parse_steps, rise
 from ..tokens import token_boundaries
 from ..traces import trace_at
@@ -76,7 +77,7 @@ def build(
     problems: Sequence[Problem], sampler: Sampler, seed: int, args: BacktrackingArguments, mrt_args
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Rows of backtracking search. The setting `scheme` says which; loss belongs on `completion` alone."""
-    behind = args.max_completion_length if args.scheme == "backtrack" else 0  # tokens, behind (part of) an attempt
+    behind = {"max_completion_length from a step on": args.max_completion_length} if args.scheme == "backtrack" else {}
     if args.scheme in FORCED:
         behind = answer_room(sampler.tokenizer, mrt_args)
     drawn, finished = draw(problems, sampler, seed, args, behind)
@@ -241,4 +242,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("backtracking", run)

@@ -18,6 +18,7 @@ from ..jobs.batch import draw_traces
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
 from ..meta_prover import build_meta_prover
+from ..mistakes import as_command
 from ..tokens import decode
 from .star import MESSAGES
 
@@ -77,4 +78,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("prefixes", run)

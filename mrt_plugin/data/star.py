@@ -26,6 +26,7 @@ from ..jobs.batch import draw_traces
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
 from ..meta_prover import ESTIMATORS, Measurement, build_meta_prover
+from ..mistakes import as_command
 from ..tokens import decode, tokenize
 from ..traces import Trace, opens_thinking
 
@@ -150,4 +151,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("star", run)

@@ -5,7 +5,8 @@ matrix product with its keys, so that a branch costs its own tokens and no copy 
 weighed by their sums of exponentials. The model itself is untouched: for the time of a pass, its attention is ours,
 registered with transformers' `AttentionInterface`.
 
-Left out: sliding windows, soft-capped scores, attention sinks.
+Left out: sliding windows, soft-capped scores, attention sinks, latents in place of keys and values, recurrent states.
+[`~mrt_plugin.engines.sharing`] finds them.
 """
 
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ class Branches:
                 use_cache=True,
                 logits_to_keep=logits_to_keep,
                 **{self.cache: self.tails},
-            ).logits
+            ).logits[:, -logits_to_keep:]  # which some models have all of
         finally:
             config._attn_implementation = usual
             _current.reset(token)
@@ -110,11 +111,11 @@ class Branches:
             scores = (grid.flatten(2, 3) @ trace_keys.transpose(2, 3)).float().view(*grid.shape[:4], -1)
             scores.masked_fill_(self.hidden, torch.finfo(scores.dtype).min)
             trace_output, trace_total = _weigh(scores.flatten(2, 3), trace_values)
-            trace_output = self._from_grid(trace_output.view(grid.shape).transpose(1, 2))
+            trace_output = self._from_grid(trace_output.view(*grid.shape[:4], -1).transpose(1, 2))
             trace_total = self._from_grid(trace_total.view(*grid.shape[:4], 1).transpose(1, 2))
             share = (trace_total - torch.logaddexp(total, trace_total)).exp().to(output.dtype)
             output = output + share * (trace_output - output)
-        return output.view(rows, heads, length, dimension).transpose(1, 2).contiguous()
+        return output.view(rows, heads, length, -1).transpose(1, 2).contiguous()
 
 
 def _weigh(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,11 +126,33 @@ def _weigh(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, to
     return (weights.to(values.dtype) @ values) / total.to(values.dtype), largest + total.log()
 
 
-def _attention(module, query, key, value, attention_mask, scaling=None, softcap=None, s_aux=None, **kwargs):
-    if softcap is not None or s_aux is not None:
-        raise ValueError(f"{type(module).__name__} caps its scores or has attention sinks; branching knows neither.")
+def read(model, input_ids: torch.Tensor) -> KeysValues:
+    """Keys and values of traces (T, W), padded on the right; branches are to be cut before the padding."""
+    # Without a mask: no token sees what is on its right. Logits of all tokens would dwarf the rest.
+    name = cache_argument(model)
+    cache = model(input_ids=input_ids, use_cache=True, logits_to_keep=1, **{name: DynamicCache()})[name]
+    return [(layer[0], layer[1]) for layer in cache]
+
+
+def is_narrow(window: int | None, config) -> bool:
+    """Whether a window, in tokens, is less than the context of a model."""
+    longest = getattr(config, "max_position_embeddings", None)
+    return window is not None and (longest is None or window < longest)
+
+
+def _attention(
+    module, query, key, value, attention_mask, scaling=None, softcap=None, s_aux=None, sliding_window=None, **kwargs
+):
+    branches = _current.get()
+    config = branches.model.config.get_text_config()
+    unknown = {"capped scores": softcap is not None, "attention sinks": s_aux is not None}
+    unknown[f"a window of {sliding_window} tokens"] = is_narrow(sliding_window, config)
+    if branches.traces:  # the cache must hold the very keys, which have heads and a dimension
+        unknown["latents in its cache"] = branches.traces[module.layer_idx][0].shape[1::2] != key.shape[1::2]
+    if any(unknown.values()):
+        raise ValueError(f"{type(module).__name__} has {' and '.join(name for name, has in unknown.items() if has)}")
     scaling = module.head_dim**-0.5 if scaling is None else scaling
-    return _current.get().attend(module.layer_idx, query, key, value, scaling), None
+    return branches.attend(module.layer_idx, query, key, value, scaling), None
 
 
 AttentionInterface.register(ATTENTION, _attention)

@@ -1,17 +1,18 @@
 r"""The sampler in this process: a transformers model, the one being trained for instance.
 
-It reads every trace once and lets all prompts that branch off it share the keys and values. Left out: a paged cache,
-and models whose attention does not see the whole context.
+It reads every trace once and lets all prompts that branch off it share the keys and values; where a model does not
+allow that, [`~mrt_plugin.engines.plain`] reads each prompt in full. Left out: a paged cache.
 """
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from transformers import DynamicCache, TopPLogitsWarper
+from transformers import TopPLogitsWarper
 
-from ..upstream.model import cache_argument
-from .branching import Branches
+from .branching import Branches, read
+from .plain import PlainReader, chunks
 from .sampling import Completion, Prompt, SamplingSettings
+from .sharing import sharing
 
 
 MAX_BATCH_TOKENS = 2**16
@@ -24,14 +25,12 @@ class PolicySampler:
     Samples from, and scores with, a causal language model of transformers in this process.
 
     Args:
-        model ([`~transformers.PreTrainedModel`]): Model with full attention in every layer.
+        model ([`~transformers.PreTrainedModel`]): The model. Where its branches cannot share a trace, it warns.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]): Its tokenizer.
         max_batch_tokens (`int`, *optional*, defaults to `65536`):
             Bound on the tokens, rows times width, whose keys and values are held at once for the traces, and as
-            many again for what branches add to them. A single sequence may exceed it.
-
-    Raises:
-        `ValueError`: If a layer does not attend to the whole context, or not through `AttentionInterface`.
+            many again for what branches add to them; or for the rows of a batch, where nothing is shared. A single
+            sequence may exceed it.
 
     Example:
     ```python
@@ -52,26 +51,14 @@ class PolicySampler:
     scores = True
 
     def __init__(self, model, tokenizer, max_batch_tokens: int = MAX_BATCH_TOKENS):
-        config = model.config.get_text_config()
-        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-        slides = window is not None and window < config.max_position_embeddings
-        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if slides else "full_attention"])
-        if kinds != {"full_attention"}:
-            raise ValueError(
-                f"{type(model).__name__} has {sorted(kinds)} layers; branching in this process needs full "
-                "attention in all of them."
-            )
-        if not getattr(model, "_supports_attention_backend", False):
-            raise ValueError(
-                f"{type(model).__name__} does not look its attention up in transformers' AttentionInterface, which "
-                "branching in this process needs. Sample with vLLM or a server instead."
-            )
         self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
-        self.max_length = getattr(config, "max_position_embeddings", None)
+        self.max_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         eos = model.generation_config.eos_token_id
         self.eos_token_ids = {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or [])} - {None}
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad_token_id = next(token for token in special if token is not None)
+        shown, tokens = sharing(model), (self.eos_token_ids, self.pad_token_id)
+        self.plain = PlainReader(model, shown, *tokens, max_batch_tokens) if shown.obstacle else None
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[Completion]]:
@@ -84,6 +71,8 @@ class PolicySampler:
         with torch.random.fork_rng([device] if device.type == "cuda" else [], enabled=settings.seed is not None):
             if settings.seed is not None:
                 torch.manual_seed(settings.seed)
+            if self.plain:
+                return self.plain.sample(_whole(prompts), n, settings)
             for batch, branches, input_ids, mask in self._batches(prompts, none, n, settings.max_new_tokens):
                 logits = branches.forward(input_ids, mask, logits_to_keep=1)[:, -1]
                 rows = torch.arange(len(batch), device=logits.device).repeat_interleave(n)
@@ -116,6 +105,8 @@ class PolicySampler:
         Log-probabilities of N targets (token ids), each behind one of N prompts, none of them empty: in nats, at
         temperature 1, from one teacher-forced pass.
         """
+        if self.plain:
+            return self.plain.score(_whole(prompts), targets)
         scores = [0.0] * len(prompts)
         for batch, branches, input_ids, mask in self._batches(prompts, targets, n=1, new_tokens=0):
             longest = max(len(targets[index]) for index in batch)
@@ -141,31 +132,23 @@ class PolicySampler:
 
         longest = {trace: max((heads[i] for i in indices), key=len) for trace, indices in branching.items()}
         device = self.model.device
-        for traces in _chunks(list(branching), lambda trace: len(longest[trace]), self.max_batch_tokens):
-            keys_values = self._read([longest[trace] for trace in traces])
+        for traces in chunks(list(branching), lambda trace: len(longest[trace]), self.max_batch_tokens):
+            input_ids, _ = self._pad([longest[trace] for trace in traces], left=False)
+            keys_values = read(self.model, input_ids) if input_ids.shape[1] else []
             row_of = {index: row for row, trace in enumerate(traces) for index in branching[trace]}
             width = max(len(heads[index]) for index in row_of)
             tokens = {i: n * (len(tails[i]) + new_tokens) for i in row_of}
             scored = {i: max(n, len(tails[i])) * width for i in row_of}
-            for rows in _chunks(list(row_of), tokens.get, self.max_batch_tokens):
-                for batch in _chunks(rows, scored.get, SCORED):
+            for rows in chunks(list(row_of), tokens.get, self.max_batch_tokens):
+                for batch in chunks(rows, scored.get, SCORED):
                     trace = torch.tensor([row_of[i] for i in batch], device=device)
                     cut = torch.tensor([len(heads[i]) for i in batch], device=device)
-                    read, trace = trace.unique(return_inverse=True)
-                    some = keys_values if len(read) == len(traces) else [(k[read], v[read]) for k, v in keys_values]
+                    needed, trace = trace.unique(return_inverse=True)
+                    some = keys_values
+                    if len(needed) < len(traces):
+                        some = [(keys[needed], values[needed]) for keys, values in keys_values]
                     branches = Branches(self.model, some, trace, cut)
                     yield batch, branches, *self._pad([tails[i] for i in batch], left=True)
-
-    def _read(self, heads: list[Sequence[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values of each layer, (traces, heads, tokens, dimension), of the padded traces."""
-        input_ids, _ = self._pad(heads, left=False)
-        if not input_ids.shape[1]:
-            return []
-        # Without a mask: no token sees the padding, which is on its right, and branches are cut before it. Logits of
-        # all tokens would dwarf the rest.
-        name = cache_argument(self.model)
-        cache = self.model(input_ids=input_ids, use_cache=True, logits_to_keep=1, **{name: DynamicCache()})[name]
-        return [(layer[0], layer[1]) for layer in cache]
 
     def _pad(self, rows: list[Sequence[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids, and where they are no padding, (rows, width)."""
@@ -176,6 +159,14 @@ class PolicySampler:
         return ids.masked_fill(ids < 0, self.pad_token_id), ids >= 0
 
 
+def _whole(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of the prompts."""
+    whole = [prompt.token_ids for prompt in prompts]
+    if [] in whole:
+        raise ValueError(f"Prompt {whole.index([])} is empty.")
+    return whole
+
+
 def _choose(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
     """The next token of each row."""
     if settings.temperature == 0:
@@ -184,15 +175,3 @@ def _choose(logits: torch.Tensor, settings: SamplingSettings) -> torch.Tensor:
     if settings.top_p < 1:
         scores = TopPLogitsWarper(settings.top_p)(None, scores)
     return torch.multinomial(scores.softmax(-1), 1)[:, 0]
-
-
-def _chunks(items: list, size, budget: int) -> Iterator[list]:
-    """Splits items, longest first, into chunks of which (number of items) x (largest size) stays within the budget."""
-    chunk: list = []
-    for item in sorted(items, key=size, reverse=True):
-        if chunk and (len(chunk) + 1) * size(chunk[0]) > budget:
-            yield chunk
-            chunk = []
-        chunk.append(item)
-    if chunk:
-        yield chunk

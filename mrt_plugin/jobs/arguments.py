@@ -5,19 +5,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..arguments import check_choices
-from ..datasets import DataArguments
+from ..datasets import DataArguments, GoldArguments
 from ..engines.load import ENGINES
 from ..engines.policy import MAX_BATCH_TOKENS
 
 
 @dataclass
-class JobArguments(DataArguments):
+class JobArguments(GoldArguments, DataArguments):
     """Where the problems come from, how rollouts are drawn, and where the rows go."""
 
     dataset_prompt_column: str = field(
         default="problem", metadata={"help": "Column with the problem: its text, or a list of messages."}
     )
-    dataset_solution_column: str = field(default="solution", metadata={"help": "Column with the gold answer."})
     system_prompt: str | None = field(default=None, metadata={"help": "System prompt before every problem."})
     output_dir: str = field(default="data/rows", metadata={"help": "Folder for the rows. A rerun goes on in it."})
     num_generations: int = field(default=4, metadata={"help": "Rollouts for each problem. The paper: 4 to 16."})

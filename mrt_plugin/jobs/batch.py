@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 
-from transformers import AutoTokenizer
 from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
@@ -13,6 +12,7 @@ from ..engines.sampling import Completion, Prompt, Sampler, SamplingError, Sampl
 from ..meta_prover import check_termination
 from ..tokens import tokenize
 from ..traces import Trace, segment
+from ..upstream.model import load_tokenizer
 from .arguments import JobArguments
 from .problems import Problem, usable
 
@@ -24,9 +24,7 @@ GIVE_UP_AFTER = 3
 
 
 def load_policy(args: JobArguments, model_args: ModelConfig) -> Sampler:
-    tokenizer = AutoTokenizer.from_pretrained(model_args.model_name_or_path, revision=model_args.model_revision)
-    if args.chat_template is not None:
-        tokenizer.chat_template = args.chat_template
+    tokenizer = load_tokenizer(model_args, args.chat_template)
     if tokenizer.chat_template is None:
         raise ValueError(f"{model_args.model_name_or_path} has no chat template. Set chat_template in the recipe.")
     return load_sampler(args, model_args, tokenizer)
@@ -37,13 +35,15 @@ def rollout_settings(args: JobArguments, seed: int) -> SamplingSettings:
 
 
 def draw(
-    problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, behind: int
+    problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, behind: dict[str, int]
 ) -> tuple[dict[Problem, tuple[list[int], list[Completion]]], dict[str, str | None]]:
     """
-    Draws `num_generations` completions of each usable problem, in one call; `behind` tokens are to fit behind each.
-    Returns the token ids of each one's prompt with its completions, and for the id of each other problem the reason.
+    Draws `num_generations` completions of each usable problem, in one call. `behind` says for each setting how many
+    tokens are to fit behind one. Returns the token ids of each problem's prompt with its completions, and for the id
+    of each other problem the reason.
     """
-    prompts, dropped = usable(problems, sampler, args.max_completion_length + behind)
+    room = {"max_completion_length": args.max_completion_length} | behind
+    prompts, dropped = usable(problems, sampler, {setting: tokens for setting, tokens in room.items() if tokens})
     bare = [Prompt(prompt_ids) for prompt_ids in prompts.values()]
     groups = sampler.sample(bare, args.num_generations, rollout_settings(args, seed))
     drawn = {}
@@ -70,9 +70,10 @@ def draw_traces(
     return rollouts, dropped
 
 
-def answer_room(tokenizer, mrt_args: MetaProverArguments) -> int:
-    """Most tokens that the meta-prover puts behind a prefix: the termination and an answer."""
-    return len(tokenize(tokenizer, check_termination(mrt_args.mrt_termination))) + mrt_args.mrt_answer_tokens
+def answer_room(tokenizer, mrt_args: MetaProverArguments) -> dict[str, int]:
+    """Most tokens that the meta-prover puts behind a prefix, by setting."""
+    termination = tokenize(tokenizer, check_termination(mrt_args.mrt_termination))
+    return {"mrt_termination": len(termination), "mrt_answer_tokens": mrt_args.mrt_answer_tokens}
 
 
 def build_batch(

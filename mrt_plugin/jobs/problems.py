@@ -2,13 +2,15 @@ r"""Problems as the builders take them, and which of them rows can be built from
 
 import hashlib
 import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..arguments import check_known
-from ..datasets import load_splits
+from ..datasets import column_of, conversation, load_splits
 from ..engines.sampling import Sampler
+from ..golds import gold_text, without_gold
 from ..grading import Verdict, grade
 from ..tokens import tokenize
 
@@ -48,13 +50,15 @@ def read_problems(args) -> list[Problem]:
     """
     rows, _ = load_splits(args, args.dataset_prompt_column, wants_eval=False)
     check_known("dataset_solution_column", [args.dataset_solution_column], rows.column_names)
-    system = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
+    golds = column_of(rows, args.dataset_solution_column)
+    if missing := without_gold(golds, args.dataset_solution_column):
+        logger.warning("%s. These problems are left out.", missing)
     problems = {}
-    for row in rows.select_columns([args.dataset_prompt_column, args.dataset_solution_column]):
-        problem, solution = row[args.dataset_prompt_column], row[args.dataset_solution_column] or ""
-        messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem or ""}]
+    for problem, gold in zip(column_of(rows, args.dataset_prompt_column), golds, strict=True):
+        solution = gold_text(gold) or ""
+        messages = conversation(problem)
         identity = hashlib.sha256(repr((messages, solution)).encode()).hexdigest()[:16]
-        problems.setdefault(identity, Problem(identity, [*system, *messages], str(solution)))
+        problems.setdefault(identity, Problem(identity, conversation(problem, args.system_prompt), solution))
     if not problems:
         raise ValueError(f"{args.dataset_name or 'dataset_mixture'} has no rows in {args.dataset_train_split!r}.")
     if len(problems) < len(rows):
@@ -63,30 +67,33 @@ def read_problems(args) -> list[Problem]:
 
 
 def usable(
-    problems: Sequence[Problem], sampler: Sampler, room: int
+    problems: Sequence[Problem], sampler: Sampler, room: dict[str, int]
 ) -> tuple[dict[Problem, list[int]], dict[str, str | None]]:
     """
-    Prompt ids of the problems that rows can be built from, with `room` tokens behind them; of the others the reason.
+    Prompt ids of the problems that rows can be built from; of the others the reason. `room` says for each setting how
+    many tokens are to fit behind a prompt.
 
     Raises:
         `ValueError`: If the model's context has no room for any prompt.
     """
     golds = grade(["\\boxed{}"] * len(problems), [problem.solution for problem in problems])
-    most = sampler.max_length
-    if most is not None and most <= room:
+    most = math.inf if sampler.max_length is None else sampler.max_length - sum(room.values())
+    if most <= 0:
+        shares = ", ".join(f"{setting}: {tokens}" for setting, tokens in room.items())
         raise ValueError(
-            f"The rollouts and answers take up to {room} tokens, but the model's context has {most}. Lower "
-            "max_completion_length or mrt_answer_tokens."
+            f"What is drawn takes up to {sum(room.values())} tokens ({shares}), but the model's context has "
+            f"{sampler.max_length}. Lower {max(room, key=room.get)}."
         )
     prompts, dropped = {}, {}
     for problem, gold in zip(problems, golds, strict=True):
-        prompt_ids = problem.prompt_ids(sampler.tokenizer)
-        if not problem.text.strip():
+        if not all(isinstance(message["content"], str) for message in problem.messages):
+            dropped[problem.id] = "the problem is not all text"
+        elif not problem.text.strip():
             dropped[problem.id] = "the problem is empty"
         elif gold is Verdict.UNPARSEABLE_GOLD:
             dropped[problem.id] = "the gold answer cannot be parsed"
-        elif most is not None and len(prompt_ids) > most - room:
-            dropped[problem.id] = f"the prompt has more than {most - room} tokens"
+        elif len(prompt_ids := problem.prompt_ids(sampler.tokenizer)) > most:
+            dropped[problem.id] = f"the prompt has more than the {most} tokens that {', '.join(room)} leave"
         else:
             prompts[problem] = prompt_ids
     return prompts, dropped

@@ -9,12 +9,16 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import NoReturn, get_type_hints
 
 import trl
-import yaml
 from trl import GRPOConfig, TrlParser
 
-from ..arguments import MRTArguments, did_you_mean
+from ..arguments import MRTArguments
+from ..mistakes import Mistake, check_recipe, did_you_mean, named_by, sentence
+from ..shipped import find_recipe
+from .values import read_recipe, read_text, read_value, reader
 from .version import TRL_1
 
 
@@ -122,20 +126,24 @@ class RecipeParser(TrlParser):
 
     said: dict[str, list[str]] = {}
     """What the command line says, by option."""
+    recipe: tuple[dict, dict] = {}, {}
+    """What the recipe says, by field: values, and their text."""
 
     def parse_args_and_config(self, args: Iterable[str] | None = None, *more, **kwargs) -> tuple:
         self._know_mrt_fields()
         translated, options = [], _options(list(sys.argv[1:] if args is None else args))
         self.said = dict(options)
+        for path in self.said.get("--config", [])[:1]:
+            self.said["--config"][0] = find_recipe(path)
+            self.recipe = read_recipe(self.said["--config"][0])
         for option, values in options:
             name = option.removeprefix("--")
             known = option in self._option_string_actions and name not in (*VALUES, "warmup_steps")
             if option == "--config" or known:
                 translated += [option, *values]
             else:
-                read = [yaml.safe_load(value) for value in values]
-                value = read if isinstance(FIXED.get(name), list) else read[0] if read else True
-                for new_name, new_value in self._translate(name, value, option):
+                text = values if isinstance(FIXED.get(name), list) else values[0] if values else "true"
+                for new_name, new_value in self._translate(name, self._read(name, text, text), option):
                     translated += [f"--{new_name}", str(new_value)]
         return super().parse_args_and_config(translated, *more, **kwargs)
 
@@ -144,11 +152,20 @@ class RecipeParser(TrlParser):
         if types != list(self.dataclass_types):
             self.dataclass_types = types
             self._add_dataclass_arguments(MRTArguments)
+        self.hints = {name: hint for cls in self.dataclass_types for name, hint in get_type_hints(cls).items()}
         for action in self._actions:
+            action.type = reader(action, self.hints.get(action.dest))
             if action.nargs == "+":  # a list; the command line may empty the recipe's
                 action.nargs = "*"
 
     def set_defaults_with_config(self, **config) -> list[str]:
+        if "--dataset_name" in self.said:  # else the recipe's mixture, of which it is no part, would win
+            config.pop("dataset_mixture", None)
+        values, texts = self.recipe
+        config = {
+            name: self._read(name, values.get(name, value), texts.get(name, str(value)))
+            for name, value in config.items()
+        }
         asked = self.said.get("--reward_funcs")
         if asked and config.get("reward_weights") and "--reward_weights" not in self.said:
             default = next((action.default for action in self._actions if action.dest == "reward_funcs"), None)
@@ -165,10 +182,23 @@ class RecipeParser(TrlParser):
         if config.get("warmup_steps"):  # as on 0.18, it wins over warmup_ratio
             translated |= dict(self._translate("warmup_steps", config["warmup_steps"], "warmup_steps"))
         for action in self._actions:
-            value = translated.get(action.dest)
-            if action.choices and value is not None and value not in action.choices:
-                raise ValueError(f"{action.dest}: {value!r} is none of {list(action.choices)}.")
+            if translated.get(action.dest) is not None:
+                self._check_value(action, translated[action.dest])
         return super().set_defaults_with_config(**translated)
+
+    def _read(self, name: str, value, text):
+        """The value of a field under a name of either generation; see [`~mrt_plugin.upstream.values.read_value`]."""
+        names = [name, RENAMED.get(name), *(old for old, new in RENAMED.items() if new == name)]
+        actions = [action for known in names for action in self._actions if action.dest == known]
+        if VALUES.keys() & names or (name in FIXED and not actions):  # told apart by value, of any type
+            return read_text(value) if isinstance(value, str) else value
+        return read_value(actions[0], self.hints.get(actions[0].dest), value, text) if actions else value
+
+    def _check_value(self, action, value) -> None:
+        """Of argparse, for a field with choices."""
+        if action.choices and value not in action.choices:
+            nearest = did_you_mean(str(value), map(str, action.choices))
+            raise ValueError(f"{action.dest}: {value!r} is none of {list(action.choices)}.{nearest}")
 
     def _translate(self, name: str, value, written: str) -> list[tuple[str, object]]:
         """The field under the name, and with the value, that this trl has for it; none where it says nothing."""
@@ -226,9 +256,34 @@ def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str], epilog: str = "") -> None:
-    """Calls `main` with what the recipe and the command line say; a `ValueError` names the recipe."""
-    try:
-        main(*RecipeParser(dataclass_types, prog=f"mrt {task}", epilog=epilog).parse_args_and_config(arguments))
-    except ValueError as error:
-        recipe = arguments[arguments.index("--config") + 1] if "--config" in arguments[:-1] else f"mrt {task}"
-        raise ValueError(f"{recipe}: {error}") from error
+    """Calls `main` with what the recipe and the command line say; a [`Mistake`] names the recipe."""
+    recipe = recipe_in(arguments)
+    with named_by(recipe):
+        if recipe is not None:
+            check_recipe(Path(find_recipe(recipe)))
+        parser = RecipeParser(dataclass_types, prog=f"mrt {task}", epilog=epilog)
+        parser.error = _refuse
+        try:
+            parsed = parser.parse_args_and_config(arguments)
+        except ValueError as error:  # whoever raised it
+            raise Mistake(sentence(error)) from error
+        main(*parsed)
+
+
+def recipe_in(arguments: Sequence[str]) -> str | None:
+    """
+    The recipe that a command line names.
+
+    >>> recipe_in(["--seed", "1", "--config", "a.yaml"]), recipe_in(["--config=a.yaml"]), recipe_in(["--seed", "1"])
+    ('a.yaml', 'a.yaml', None)
+    """
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == "--config":
+            return value if equals else next(iter(arguments[index + 1 :]), option)
+    return None
+
+
+def _refuse(message: str) -> NoReturn:
+    """In place of argparse's page of usage."""
+    raise Mistake(message)

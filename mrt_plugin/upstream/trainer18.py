@@ -7,6 +7,7 @@ import torch
 import trl
 from accelerate.utils import gather
 from trl.data_utils import maybe_apply_chat_template
+from trl.trainer import grpo_trainer
 from trl.trainer.utils import pad
 
 
@@ -16,8 +17,21 @@ class GRPOTrainer18(trl.GRPOTrainer):
 
     0.18 does both inline, from `self.processing_class` and `self.reward_funcs`. For the time of a step these are
     replaced by stand-ins that call the methods. vLLM in process is given the same token ids, which 0.18 would have it
-    read from text.
+    read from text. A model card of 1.x names the method by `_name` and `_paper`; 0.18 always writes GRPO.
     """
+
+    _name, _paper = "GRPO", {}
+
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None):
+        theirs, paper = grpo_trainer.generate_model_card, self._paper
+        ours = {"trainer_name": self._name, "trainer_citation": paper.get("citation")}
+        ours |= {"paper_title": paper.get("title"), "paper_id": paper.get("id")}
+        grpo_trainer.generate_model_card = lambda **fields: theirs(**fields | (ours if paper else {}))
+        try:
+            tags = {*([tags] if isinstance(tags, str) else tags or []), *self._tag_names}
+            super().create_model_card(model_name, dataset_name, sorted(tags))
+        finally:
+            grpo_trainer.generate_model_card = theirs
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]]]:
         tokenizer = self.processing_class

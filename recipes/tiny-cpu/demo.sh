@@ -49,14 +49,15 @@ wait $grpo && wait $mrt
 
 measure() {
     mrt evaluate --config $recipes/evaluation/regret.yaml --model_name_or_path $out/"$1" \
-        --dataset_name $out/problems --output_dir $out/evaluation/"$1" > $out/"$1"-evaluation.log 2>&1 ||
+        --dataset_name $out/problems --output_dir "$out/evaluation/$2" > $out/"$1"-evaluation.log 2>&1 ||
         { tail -n 20 $out/"$1"-evaluation.log && exit 1; }
 }
 say "3/4  Measure them, and the warm start, on held-out problems"
-measure grpo & grpo=$!
-measure mrt & mrt=$!
-wait $grpo && wait $mrt && measure warm-start
+measure grpo "GRPO" & grpo=$!
+measure mrt "MRT dense" & mrt=$!
+wait $grpo && wait $mrt && measure warm-start "warm start"
 
 say "4/4  Where MRT is better than GRPO beyond noise, and where it is not"
-mrt figures --runs $out/evaluation/{warm-start,grpo,mrt} --output_dir $out/figures
-mrt compare $out/evaluation/grpo $out/evaluation/mrt
+cd $out/evaluation
+mrt figures --runs "warm start" "GRPO" "MRT dense" --output_dir ../figures
+mrt compare "GRPO" "MRT dense"

@@ -68,7 +68,7 @@ def main_table(results: Results) -> list[dict]:
 def variants_table(results: Results) -> list[dict]:
     """Accuracy of variants, beside the methods that they vary and the baseline, and how soon it rises."""
     rows = []
-    names = dict.fromkeys(name for variant in VARIANTS for name in (varied(variant), variant))
+    names = dict.fromkeys(name for one in VARIANTS if "bf16" not in one for name in (varied(one), one))
     for method in (name for name in names if name in results.runs):
         curve = results.accuracy(method)
         row = {"credit": method, "seeds": f"{len(curve)}", "accuracy": str(interval(at(TRAINED), curve))}
@@ -197,7 +197,7 @@ TABLES = {
 def draw_accuracy(results: Results, figure) -> None:
     """Accuracy against the budget, and against updates and tokens of training; bands: 95%."""
     budget, updates, tokens = figure.subplots(1, 3, sharey=True)
-    for method, look in looks(results):
+    for method, look in list(looks(results))[:3]:
         curve = results.accuracy(method)
         ends = [interval(at(some), curve) for some in BUDGETS]
         budget.plot(BUDGETS, [e.mean for e in ends], label=method, **look)
@@ -215,22 +215,35 @@ def draw_accuracy(results: Results, figure) -> None:
 
 
 def draw_behaviour(results: Results, figure) -> None:
-    """Tokens of a completion during training, and the share of episodes by their progress on test problems."""
+    """Tokens of a completion during training, and what the episodes of test problems come to."""
     lengths, gains = figure.subplots(1, 2)
-    for method, look in looks(results):
-        runs = results.runs[method]
+    shown = dict(looks(results))
+    for method, look in shown.items():
         if len(learned := results.learning_curves(method)):
             update, _, _, length, _ = learned.mean(axis=0).T
-            lengths.plot(update, length, **look)
-        counts = np.sum([run["progress"] for run in runs], axis=0)
-        gains.plot(np.arange(-10, 11) / 10, counts / counts.sum(), label=method, **look)
+            lengths.plot(update, length, label=method, **look)
     lengths.set(xlabel="updates", ylabel="mean tokens, validation problems")
-    gains.set(xlabel="progress of an episode", ylabel="share of episodes")
-    gains.set_yscale("symlog", linthresh=0.01)
+    left = np.zeros(len(shown))
+    kinds = {
+        "gain": (slice(11, 21), COLORS[3]),
+        "idle (within 0.05 of 0)": (slice(10, 11), "0.8"),
+        "loss": (slice(0, 10), COLORS[2]),
+    }
+    for kind, (bins, color) in kinds.items():
+        counts = np.array([np.sum([run["progress"] for run in results.runs[method]], axis=0) for method in shown])
+        share = counts[:, bins].sum(axis=1) / counts.sum(axis=1)
+        bars = gains.barh(list(shown), share, left=left, color=color, height=0.6, label=kind)
+        gains.bar_label(
+            bars, [f"{value:.2f}" if value > 0.05 else "" for value in share], label_type="center", fontsize="x-small"
+        )
+        left += share
+    gains.invert_yaxis()
+    gains.grid(visible=False)
+    gains.set(xlabel="share of episodes", xlim=(0, 1))
 
 
 FIGURES = {"accuracy": (draw_accuracy, 11), "behaviour": (draw_behaviour, 7.5)}
-SHOWN = (START, BASELINE, CHOSEN, "MRT dense, by episode", "MRT mixed, online", "length penalty")
+SHOWN = (START, BASELINE, CHOSEN, "MRT dense, by episode")
 
 
 def looks(results: Results):

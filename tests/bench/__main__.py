@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import branching
+import costs
 import estimators
 import grading
 import scaling
@@ -25,6 +26,7 @@ PARTS = {
     "branching": branching.run,
     "grading": grading.run,
     "estimators": estimators.run,
+    "costs": costs.run,
     "scaling": lambda: {"Seconds of measuring a step": scaling.run(OUTPUT)},
 }
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from branching import random_model, requests
 
+from mrt_plugin.analysis.figures import COLORS, DASHES, MARKERS, STYLE
+
 
 BASE = {"trace_tokens": 1000, "episodes": 6, "branches": 4, "rollouts": 2}
 RANGES = {
@@ -36,15 +38,30 @@ def run(output) -> list[dict]:
     sampler = random_model()[1]
     seconds(sampler, **BASE)  # warm
     rows = []
-    figure, panels = plt.subplots(1, len(RANGES), figsize=(11, 2.8), sharey=True, layout="constrained")
-    for axes, (name, values) in zip(panels, RANGES.items(), strict=True):
+    for name, values in RANGES.items():
         times = [seconds(sampler, **BASE | {name: value}) for value in values]
         exponent = float(np.polyfit(np.log(values), np.log(times), 1)[0])
         measured = {f"seconds at {value / BASE[name]:g}x": taken for value, taken in zip(values, times, strict=True)}
         rows.append({"what": name, "at 1x": BASE[name], **measured, "exponent": exponent})
-        axes.loglog(values, times, "o-", color="#D55E00")
-        axes.set(xlabel=name.replace("_", " "), title=f"exponent {exponent:.2f}", xticks=values, xticklabels=values)
-        axes.minorticks_off()
-    panels[0].set(ylabel="seconds", yticks=[5, 10, 20, 40], yticklabels=[5, 10, 20, 40])
-    figure.savefig(output / "scaling.png", dpi=160)
+    draw(rows, output)
     return rows
+
+
+def draw(rows: list[dict], output) -> None:
+    """Times of the base, against how many times a size is its base; in grey, what is proportional."""
+    with plt.rc_context(STYLE | {"figure.figsize": (7.5, 3.4)}):
+        figure, panels = plt.subplots(1, 2, sharey=True)
+        factors = [0.5, 1, 2, 4]
+        for axes, some in zip(panels, (rows[:2], rows[2:]), strict=True):
+            axes.loglog(factors, factors, color="0.7", lw=1)
+            axes.annotate("proportional", (2, 2), ha="right", va="bottom", color="0.5", fontsize="small")
+            for row, color, dashes, marker in zip(some, COLORS[1:], DASHES[1:], MARKERS[1:], strict=False):
+                times = [row[f"seconds at {factor:g}x"] / row["seconds at 1x"] for factor in factors]
+                label = f"{row['what'].replace('_', ' ')}, {row['at 1x']} at 1x"
+                axes.loglog(factors, times, color=color, linestyle=dashes, marker=marker, label=label)
+            axes.set(xlabel="times its size", xticks=factors, xticklabels=[f"{factor:g}" for factor in factors])
+            axes.minorticks_off()
+            axes.legend(loc="upper left", fontsize="small")
+        panels[0].set(ylabel="times the seconds", yticks=factors, yticklabels=[f"{factor:g}" for factor in factors])
+        figure.savefig(output / "scaling.png")
+        plt.close(figure)

@@ -27,6 +27,7 @@ from mrt_plugin.upstream.rewards import FORM
 
 
 SCRIPT = Path(open_r1.grpo.__file__).read_text()
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "fork_launcher.py"
 CALL = "from mrt_plugin import register; register()\n"
 PARSER = "    parser = TrlParser("
 PARSE = "    script_args, training_args, model_args = parser.parse"
@@ -41,6 +42,7 @@ FORKS = {  # their grpo.py, beside a package with Open-R1's in it
     "above a package": CALL + IMPORTS + MAIN,
     "below a package": IMPORTS + CALL + MAIN,
     "the runner": SCRIPT,
+    "the example": EXAMPLE.read_text().replace('"open_r1.grpo"', '"fork.train"'),
 }
 TYPES = {
     "grpo": (open_r1.configs.GRPOScriptArguments, open_r1.configs.GRPOConfig, ModelConfig),

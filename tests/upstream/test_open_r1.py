@@ -20,6 +20,7 @@ import open_r1.grpo
 import open_r1.rewards
 import open_r1.utils.callbacks
 from conftest import CPU, changed, write
+from test_golds_that_are_not_text import with_column
 from test_grading import assert_equals
 from test_trainer import ANSWER, FIRST, IDLE, SECOND, build, dataset, scripted, step_inputs  # noqa: F401
 
@@ -121,8 +122,18 @@ def test_grpo_through_open_r1(recipe, tmp_path, model_path, problems, built, loa
     assert len(changed(model_path, tmp_path / "out")) > 20
 
 
+def test_golds_in_a_column_of_another_name_and_data_of_one_file(recipe, tmp_path, model_path, problems):
+    with_column(problems, [0, 1] * 4)
+    file = ["--dataset_name", f"{problems}/train.jsonl"]
+    grpo.run(["--config", str(recipe), "--dataset_solution_column", "answer", *file])
+    assert changed(model_path, tmp_path / "out")
+
+
 def test_sft_through_open_r1(tmp_path, model_path, loaded):
-    turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "Hm.\n</think>\n\n\\boxed{2}"}]
+    turns = [
+        {"role": "user", "content": "1+1?"},
+        {"role": "assistant", "content": "<think>\nHm.\n</think>\n\n\\boxed{2}"},
+    ]
     folder = tmp_path / "traces"
     folder.mkdir()
     (folder / "train.jsonl").write_text("\n".join([json.dumps({"messages": turns})] * 8))
