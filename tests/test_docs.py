@@ -219,6 +219,7 @@ def test_examples_of_a_page(page):
     assert not runner.failures, "".join(printed)
 
 
+@pytest.mark.skipif(not TRL_1, reason="the demo's warm start has a tokenizer of transformers 5")
 @pytest.mark.parametrize(("page", "said", "code"), [block for block in blocks("bash") if block[1] == "run"], ids=ids)
 def test_a_block_of_commands_runs_as_it_stands(tmp_path, page, said, code):
     for folder in ("recipes", "study"):
