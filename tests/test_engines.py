@@ -1,6 +1,7 @@
 """The server sampler against a server that fails. Only the faults are made up; tests/real_vllm has the engine."""
 
 import json
+import math
 import random
 import threading
 import time
@@ -29,6 +30,7 @@ class FaultyServer(ThreadingHTTPServer):
     def __init__(self, fault=lambda index: None, token_ids=True, finish_reason="stop"):
         super().__init__(("127.0.0.1", 0), Handler)
         self.fault, self.token_ids, self.finish_reason = fault, token_ids, finish_reason
+        self.most = math.inf  # completions for a request
         self.requests, self.at_once, self.most_at_once = [], 0, 0
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -71,10 +73,10 @@ class Handler(BaseHTTPRequestHandler):
                 server.at_once -= 1
 
     def respond(self, request, fault):
-        n = request["n"] - (fault == "one too few")
+        n = min(request["n"] - (fault == "one too few" and request["n"] > 1), self.server.most)
         choices = [
             {"index": i, "text": "5", "finish_reason": self.server.finish_reason, "logprobs": None}
-            | ({"token_ids": [*request["prompt"], i]} if self.server.token_ids else {})
+            | ({"token_ids": [*request["prompt"], (request.get("seed") or 0) + i]} if self.server.token_ids else {})
             for i in range(n)
         ]
         body = {"id": "c", "object": "text_completion", "created": 0, "model": "m", "choices": choices}
@@ -118,7 +120,7 @@ def sampler(server, tokenizer, **settings):
 
 
 PROMPTS = [Prompt([10 + i, 5], suffix=[7]) for i in range(60)]
-RIGHT = [[Completion([10 + i, 5, 7, j], ended=True) for j in range(2)] for i in range(60)]
+RIGHT = [[Completion([10 + i, 5, 7, 3 + 2 * i + j], ended=True) for j in range(2)] for i in range(60)]  # by the seed
 
 
 def test_a_prompt_goes_out_in_tokens_and_comes_back_in_tokens(serve, tokenizer):

@@ -4,12 +4,16 @@ Prompts go out in token ids, and token ids come back. Left out: chat endpoints, 
 """
 
 import asyncio
+import logging
+import math
 import os
 from collections.abc import Sequence
 
 from ..tokens import tokenize
 from .sampling import Completion, Prompt, SamplingError, SamplingSettings
 
+
+logger = logging.getLogger(__name__)
 
 RETRIES = 8
 """Further tries of a request that failed."""
@@ -20,8 +24,9 @@ class ServerSampler:
     Samples from a running server that speaks OpenAI's protocol, such as vLLM's or SGLang's.
 
     The `openai` client tries dropped connections, time-outs, and answers 408, 409, 429 and 5xx again, with backoff and
-    jitter; garbled or incomplete answers are tried again here. Where a server returns no token ids (an extension of
-    vLLM), the text is tokenised anew.
+    jitter; garbled answers are tried again here. A server that gives fewer completions than it is asked for, as one
+    that ignores `n`, is asked for the rest. Where one returns no token ids (an extension of vLLM), the text is
+    tokenised anew.
 
     Args:
         model (`str`): Name of the model, as the server has it.
@@ -54,6 +59,7 @@ class ServerSampler:
         if model not in offered:
             raise ValueError(f"server_url: {base_url} has the models {sorted(offered)}, not {model!r}.")
         self.max_length = getattr(offered[model], "max_model_len", None)
+        self.at_once: float = math.inf  # most completions that the server gives for a request
 
     def sample(self, prompts: Sequence[Prompt], n: int, settings: SamplingSettings) -> list[list[Completion] | None]:
         """
@@ -87,24 +93,36 @@ class ServerSampler:
         return drawn
 
     async def _request(self, client, prompt: Prompt, n: int, settings: SamplingSettings, index: int):
-        greedy = settings.temperature == 0
+        greedy, drawn = settings.temperature == 0, []
+        while len(drawn) < (1 if greedy else n):
+            asked = 1 if greedy else min(n - len(drawn), self.at_once)
+            seed = None if settings.seed is None else settings.seed + n * index + len(drawn)
+            got = await self._completions(client, prompt, asked, settings, seed)
+            if len(got) < asked and len(got) < self.at_once:
+                self.at_once = len(got)
+                logger.warning("The server gives %d of %d completions (n); the rest is asked for.", len(got), asked)
+            drawn += got
+        return drawn * n if greedy else drawn
+
+    async def _completions(self, client, prompt: Prompt, n: int, settings: SamplingSettings, seed: int | None):
+        """Up to n completions, and at least one."""
         for tries_left in reversed(range(RETRIES + 1)):
             try:
                 answer = await client.completions.create(
                     model=self.model,
                     prompt=prompt.token_ids,
-                    n=1 if greedy else n,
+                    n=n,
                     max_tokens=settings.max_new_tokens,
                     temperature=settings.temperature,
                     top_p=settings.top_p,
-                    seed=None if settings.seed is None else settings.seed + n * index,
+                    seed=seed,
                     # Or the server takes these from the model's generation config.
                     extra_body={"return_token_ids": True, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0},
                 )
                 drawn = [self._completion(choice) for choice in answer.choices or []]
-                if len(drawn) != (1 if greedy else n):
-                    raise ValueError(f"{len(drawn)} completions where {1 if greedy else n} were asked for")
-                return drawn * n if greedy else drawn
+                if not 1 <= len(drawn) <= n:
+                    raise ValueError(f"{len(drawn)} completions where {n} were asked for")
+                return drawn
             except (ValueError, AttributeError, TypeError) as error:  # not JSON, or not of its form
                 if not tries_left:
                     raise ValueError(f"garbled answers, the last: {error}") from error
