@@ -1,6 +1,7 @@
 r"""What a run reads: `dataset_name` or `dataset_mixture` of a recipe -> splits with the columns that it names."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 from datasets.arrow_writer import SchemaInferenceError
@@ -10,6 +11,10 @@ from trl import ScriptArguments
 from .arguments import check_known
 from .golds import without_gold
 from .mistakes import did_you_mean, sentence
+
+
+FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
+"""Files of rows, which may be compressed, and who reads them."""
 
 
 @dataclass
@@ -38,8 +43,8 @@ class GoldArguments:
 
 def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tuple[Dataset, Dataset | None]:
     """
-    The training split and, if wanted, the evaluation split of `dataset_name`, a name on the Hub or a local folder, or
-    of `dataset_mixture`.
+    The training split and, if wanted, the evaluation split of `dataset_name`, a name on the Hub or a local folder or
+    file, or of `dataset_mixture`.
 
     Raises:
         `ValueError`: If a split or the prompt column is missing; it names those that are there.
@@ -48,15 +53,25 @@ def load_splits(script_args, prompt_column: str | None, wants_eval: bool) -> tup
         splits = load_mixture(script_args.dataset_mixture)
     elif script_args.dataset_name:
         streaming = getattr(script_args, "dataset_streaming", False)  # a field that trl 0.18 does not have
-        splits = _load(script_args.dataset_name, name=script_args.dataset_config, streaming=streaming)
+        splits = load(script_args.dataset_name, name=script_args.dataset_config, streaming=streaming)
     else:
-        raise ValueError("No data: set dataset_name to a data set of the Hub or to a local folder.")
+        raise ValueError("No data: set dataset_name to a data set of the Hub, or to a local folder or file.")
     return check_splits(splits, script_args, prompt_column, wants_eval)
 
 
-def _load(path: str, **kwargs):
+def load(path: str, **kwargs):
+    """
+    Loads a data set: a name on the Hub, a local folder, or a local file, whose rows are the split `train`.
+
+    Raises:
+        `ValueError`: If it cannot be read; it says why.
+    """
     try:
-        return load_dataset(path, **kwargs)
+        if not Path(path).is_file():
+            return load_dataset(path, **kwargs)
+        suffix = next((suffix for suffix in Path(path).suffixes if suffix in FORMATS), Path(path).suffix)
+        check_known("dataset_name", [suffix], FORMATS)
+        return load_dataset(FORMATS[suffix], data_files=path, **kwargs)
     except (StopIteration, DatasetsError, OSError) as error:
         cause = error.__cause__ or error
         empty = isinstance(cause, (StopIteration, SchemaInferenceError))  # of `datasets`, on a JSON file of no bytes
@@ -109,8 +124,16 @@ def text_of(content: str | list[dict] | None) -> str | None:
     """
     if not isinstance(content, list):
         return content
-    texts = [part.get("text") for part in content]
+    texts = [part if isinstance(part, str) else part.get("text") for part in content]
     return None if None in texts else "".join(texts)
+
+
+def conversation(problem: str | list[dict] | None, system_prompt: str | None = None) -> list[dict]:
+    """A problem, a text or messages, as messages that end in the user's turn, each with its content as one text."""
+    messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem or ""}]
+    texts = [text_of(message["content"]) for message in messages]
+    messages = [m if text is None else {**m, "content": text} for m, text in zip(messages, texts, strict=True)]
+    return [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages
 
 
 def check_sft_columns(rows: Dataset, text_field: str) -> None:
@@ -132,7 +155,7 @@ def load_mixture(mixture: dict) -> DatasetDict:
         if not isinstance(entry, dict) or "id" not in entry:
             raise ValueError(f"dataset_mixture: an entry of `datasets` has an `id`; this one is {entry!r}.")
         check_known("dataset_mixture", entry, ["id", "config", "split", "columns", "weight"])
-        part = _load(entry["id"], name=entry.get("config"), split=entry.get("split", "train"))
+        part = load(entry["id"], name=entry.get("config"), split=entry.get("split", "train"))
         if entry.get("columns") is not None:
             columns = [entry["columns"]] if isinstance(entry["columns"], str) else entry["columns"]
             check_known("dataset_mixture", columns, part.column_names)

@@ -10,14 +10,13 @@ in `output_dir` goes on from there. With Open-R1 installed (or `--upstream open-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import trl.rewards
 from datasets import Dataset
 from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig, check_known, imported
-from .datasets import GoldArguments, load_splits, with_solution
+from .datasets import GoldArguments, conversation, load_splits, with_solution
 from .launch import RecipeArguments, launch, resume_point
 from .mistakes import as_command
 from .rewards import REWARDS
@@ -81,13 +80,6 @@ def get_reward(name: str) -> Callable:
     return KNOWN_REWARDS[name]
 
 
-def make_conversation(example: dict, column: str, system_prompt: str | None) -> dict:
-    """A row's `prompt`, as messages that end in the user's turn."""
-    problem = example[column]
-    messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem}]
-    return {"prompt": [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages}
-
-
 def without_long_prompts(rows: Dataset, tokenizer, most: int) -> Dataset:
     """The rows whose prompt, with its prefix, has at most so many tokens."""
 
@@ -112,19 +104,20 @@ def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args:
     train, test = (with_solution(rows, script_args.dataset_solution_column) for rows in splits)
     # Refuses before anything is loaded.
     resolve(reward_funcs, training_args, {"train_dataset": train, "eval_dataset": test})
-    conversation = partial(
-        make_conversation, column=script_args.dataset_prompt_column, system_prompt=script_args.system_prompt
-    )
+
+    def with_prompt(row: dict) -> dict:
+        return {"prompt": conversation(row[script_args.dataset_prompt_column], script_args.system_prompt)}
+
     tokenizer = tokenizer_of(script_args, training_args, model_args)
     model_kwargs = model_loading(script_args, training_args, model_args)
-    train = train.map(conversation)
+    train = train.map(with_prompt)
     if script_args.dataset_max_prompt_tokens is not None:
         train = without_long_prompts(train, tokenizer, script_args.dataset_max_prompt_tokens)
     trainer = MRTTrainer(
         reward_funcs=reward_funcs,
         args=training_args,
         train_dataset=train,
-        eval_dataset=test.map(conversation) if wants_eval else None,
+        eval_dataset=test.map(with_prompt) if wants_eval else None,
         peft_config=get_peft_config(model_args),
         **model_kwargs,
     )

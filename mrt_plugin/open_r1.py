@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import make_dataclass
 from importlib import import_module
+from pathlib import Path
 from traceback import walk_tb
 
 import trl
@@ -15,7 +16,7 @@ from trl import ModelConfig
 
 from .arguments import check_known, imported
 from .callback import MRTCallback
-from .datasets import GoldArguments, check_sft_columns, check_splits, with_solution
+from .datasets import GoldArguments, check_sft_columns, check_splits, load, with_solution
 from .rewards import REWARDS
 from .settings import check_held_out, resolve
 from .templates import check_thinking
@@ -116,7 +117,8 @@ def sft(script_args, training_args, model_args: ModelConfig) -> None:
 def _load(script_args, training_args, prompt_column: str | None) -> tuple:
     """All splits, and those to train and to evaluate on, where these and the callbacks are known."""
     check_known("callbacks", training_args.callbacks, import_module("open_r1.utils.callbacks").CALLBACKS)
-    splits = import_module("open_r1.utils").get_dataset(script_args)
+    is_file = script_args.dataset_name and Path(script_args.dataset_name).is_file()
+    splits = load(script_args.dataset_name) if is_file else import_module("open_r1.utils").get_dataset(script_args)
     return splits, *check_splits(splits, script_args, prompt_column, training_args.eval_strategy != "no")
 
 

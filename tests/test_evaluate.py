@@ -290,6 +290,24 @@ def test_a_run_is_resumable_and_says_what_it_left_out(evaluated, capsys, caplog)
     assert len(load_dataset(str(evaluated / "seed-0"), split="train")) == 9  # the file beside them is no row
 
 
+def test_results_hold_null_where_a_number_is_not_known(evaluated, tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"problem": "Find x.", "answer": 1}\n')
+    arguments = [
+        "--dataset_name",
+        str(path),
+        "--dataset_train_split",
+        "train",
+        "--regret",
+        "false",
+        "--extensions",
+        "0",
+    ]
+    evaluate_again(evaluated, tmp_path / "one", *arguments)
+    numbers = json.loads((tmp_path / "one" / "results.json").read_text(), parse_constant=pytest.fail)
+    assert numbers["pass@1"] == {"mean": 0.0, "standard_error": None}
+
+
 def test_what_was_stored_is_read_as_it_was(evaluated):
     run = load_run(evaluated / "seed-0")
     assert {len(group) for group in run.problems.values()} == {3}

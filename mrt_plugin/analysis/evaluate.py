@@ -7,6 +7,7 @@ Problem -> rollouts -> grades and votes; with `regret`, -> prefixes -> success p
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -183,6 +184,15 @@ def _room_behind(args: EvaluationArguments, mrt_args: MetaProverArguments, token
     return min(args.window, args.attempts - 1) * (args.max_completion_length + cue)
 
 
+def _nulled(value):
+    """A value as JSON has it: what is not known is null."""
+    if isinstance(value, dict):
+        return {key: _nulled(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_nulled(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
     if args.regret and CLOSE not in check_termination(mrt_args.mrt_termination):
         raise ValueError("regret: episodes are found between thinking tags. Set an mrt_termination with </think>.")
@@ -190,7 +200,7 @@ def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProve
     run = load_run(args.output_dir)
     for reason, count in run.dropped.items():
         logger.warning("%d problems are not part of the results: %s.", count, reason)
-    (Path(args.output_dir) / "results.json").write_text(json.dumps(results(run), indent=2))
+    (Path(args.output_dir) / "results.json").write_text(json.dumps(_nulled(results(run)), indent=2, allow_nan=False))
     print(markdown([summary(run)]))
 
 

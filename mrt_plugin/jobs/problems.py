@@ -2,12 +2,13 @@ r"""Problems as the builders take them, and which of them rows can be built from
 
 import hashlib
 import logging
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..arguments import check_known
-from ..datasets import column_of, load_splits
+from ..datasets import column_of, conversation, load_splits
 from ..engines.sampling import Sampler
 from ..golds import gold_text, without_gold
 from ..grading import Verdict, grade
@@ -52,13 +53,12 @@ def read_problems(args) -> list[Problem]:
     golds = column_of(rows, args.dataset_solution_column)
     if missing := without_gold(golds, args.dataset_solution_column):
         logger.warning("%s. These problems are left out.", missing)
-    system = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
     problems = {}
     for problem, gold in zip(column_of(rows, args.dataset_prompt_column), golds, strict=True):
         solution = gold_text(gold) or ""
-        messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem or ""}]
+        messages = conversation(problem)
         identity = hashlib.sha256(repr((messages, solution)).encode()).hexdigest()[:16]
-        problems.setdefault(identity, Problem(identity, [*system, *messages], solution))
+        problems.setdefault(identity, Problem(identity, conversation(problem, args.system_prompt), solution))
     if not problems:
         raise ValueError(f"{args.dataset_name or 'dataset_mixture'} has no rows in {args.dataset_train_split!r}.")
     if len(problems) < len(rows):
@@ -84,12 +84,13 @@ def usable(
         )
     prompts, dropped = {}, {}
     for problem, gold in zip(problems, golds, strict=True):
-        prompt_ids = problem.prompt_ids(sampler.tokenizer)
-        if not problem.text.strip():
+        if not all(isinstance(message["content"], str) for message in problem.messages):
+            dropped[problem.id] = "the problem is not all text"
+        elif not problem.text.strip():
             dropped[problem.id] = "the problem is empty"
         elif gold is Verdict.UNPARSEABLE_GOLD:
             dropped[problem.id] = "the gold answer cannot be parsed"
-        elif most is not None and len(prompt_ids) > most - room:
+        elif len(prompt_ids := problem.prompt_ids(sampler.tokenizer)) > (math.inf if most is None else most - room):
             dropped[problem.id] = f"the prompt has more than {most - room} tokens"
         else:
             prompts[problem] = prompt_ids

@@ -122,9 +122,10 @@ def test_grpo_through_open_r1(recipe, tmp_path, model_path, problems, built, loa
     assert len(changed(model_path, tmp_path / "out")) > 20
 
 
-def test_golds_in_a_column_of_another_name(recipe, tmp_path, model_path, problems):
+def test_golds_in_a_column_of_another_name_and_data_of_one_file(recipe, tmp_path, model_path, problems):
     with_column(problems, [0, 1] * 4)
-    grpo.run(["--config", str(recipe), "--dataset_solution_column", "answer"])
+    file = ["--dataset_name", f"{problems}/train.jsonl"]
+    grpo.run(["--config", str(recipe), "--dataset_solution_column", "answer", *file])
     assert changed(model_path, tmp_path / "out")
 
 
