@@ -142,11 +142,12 @@ def test_unusable_problems_are_dropped_by_reason(tokenizer):
     assert finished == {
         "a": None,
         "b": "the gold answer cannot be parsed",
-        "c": f"the prompt has more than {room} tokens",
+        "c": f"the prompt has more than the {room} tokens that max_completion_length, mrt_termination, "
+        "mrt_answer_tokens leave",
         "d": "the problem is empty",
     }
     sampler.max_length = 100
-    with pytest.raises(ValueError, match="the model's context has 100. Lower"):
+    with pytest.raises(ValueError, match="the model's context has 100. Lower max_completion_length"):
         star.build(problems, sampler, 1, args, PROVER)
 
 

@@ -103,6 +103,20 @@ def test_where_there_is_no_room_for_an_answer_the_row_says_that_j_is_not_known(t
     assert build(tokenizer, lambda text, n: None)[:2] == ([], {"p": "the engine has no room for a completion"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "blamed"),
+    [
+        ({"regret": True, "extensions": 4, "extension_tokens": 60}, "extensions x extension_tokens"),
+        ({"regret": True, "max_completion_length": 300}, "max_completion_length"),
+        ({"attempts": 8, "window": 4}, "window x max_completion_length"),
+    ],
+)
+def test_a_context_that_is_too_short_is_blamed_on_what_takes_most_of_it(tokenizer, monkeypatch, settings, blamed):
+    monkeypatch.setattr(Scripted, "max_length", 200)
+    with pytest.raises(ValueError, match=rf"{blamed}: \d+.* the model's context has 200. Lower {blamed}\."):
+        build(tokenizer, lambda text, n: [], **{"max_completion_length": 100} | settings)
+
+
 def test_linearized_search_makes_attempts_of_one_stream(tokenizer):
     def rule(text, n):
         return [f"\\boxed{{{5 if text.endswith('Wait') else 4}}}"] * n

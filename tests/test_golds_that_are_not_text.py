@@ -82,7 +82,7 @@ def test_builders_drop_and_count_them(problems, tokenizer, caplog):
     found = read_problems(args)
     assert [problem.solution for problem in found] == ["0", "", "2.5", "3"]
     assert "Column 'answer' holds no gold answer (a text, a number, or a list of one) in row 1 (None)." in caplog.text
-    prompts, dropped = usable(found, SimpleNamespace(tokenizer=tokenizer, max_length=None), room=0)
+    prompts, dropped = usable(found, SimpleNamespace(tokenizer=tokenizer, max_length=None), room={})
     assert [problem.solution for problem in prompts] == ["0", "2.5", "3"]
     assert list(dropped.values()) == ["the gold answer cannot be parsed"]
     with_column(problems, [["0"], ["1", "2"]])

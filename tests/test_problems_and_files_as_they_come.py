@@ -63,7 +63,7 @@ def test_a_problem_that_is_not_all_text_is_dropped(tokenizer, file):
     rows.append({"problem": user(text("Find x.")), "solution": "1"})
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = read_problems(JobArguments(dataset_name=str(file)))
-    prompts, dropped = usable(found, SimpleNamespace(tokenizer=tokenizer, max_length=None), room=0)
+    prompts, dropped = usable(found, SimpleNamespace(tokenizer=tokenizer, max_length=None), room={})
     assert [problem.text for problem in prompts] == ["Find x."]
     assert list(dropped.values()) == ["the problem is not all text"]
 

@@ -176,12 +176,14 @@ def _vote(rows: list[dict], own: list[Answer]) -> None:
             row["prefix_votes"] = [[next(cast) for _ in at_prefix] for at_prefix in row["prefix_votes"]]
 
 
-def _room_behind(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -> int:
-    """Most tokens behind a first attempt."""
+def _room_behind(args: EvaluationArguments, mrt_args: MetaProverArguments, tokenizer) -> dict[str, int]:
+    """Most tokens behind a first attempt, by setting."""
     if args.regret:  # with a few for each cue
-        return args.extensions * (args.extension_tokens + 8) + answer_room(tokenizer, mrt_args)
+        longer = {"extensions x extension_tokens": args.extensions * (args.extension_tokens + 8)}
+        return longer | answer_room(tokenizer, mrt_args)
     cue = len(tokenize(tokenizer, args.continuation)) + 2
-    return min(args.window, args.attempts - 1) * (args.max_completion_length + cue)
+    seen = min(args.window, args.attempts - 1)
+    return {"window x max_completion_length": seen * (args.max_completion_length + cue)}
 
 
 def _nulled(value):

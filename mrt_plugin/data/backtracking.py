@@ -77,7 +77,7 @@ def build(
     problems: Sequence[Problem], sampler: Sampler, seed: int, args: BacktrackingArguments, mrt_args
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Rows of backtracking search. The setting `scheme` says which; loss belongs on `completion` alone."""
-    behind = args.max_completion_length if args.scheme == "backtrack" else 0  # tokens, behind (part of) an attempt
+    behind = {"max_completion_length from a step on": args.max_completion_length} if args.scheme == "backtrack" else {}
     if args.scheme in FORCED:
         behind = answer_room(sampler.tokenizer, mrt_args)
     drawn, finished = draw(problems, sampler, seed, args, behind)

@@ -35,13 +35,15 @@ def rollout_settings(args: JobArguments, seed: int) -> SamplingSettings:
 
 
 def draw(
-    problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, behind: int
+    problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, behind: dict[str, int]
 ) -> tuple[dict[Problem, tuple[list[int], list[Completion]]], dict[str, str | None]]:
     """
-    Draws `num_generations` completions of each usable problem, in one call; `behind` tokens are to fit behind each.
-    Returns the token ids of each one's prompt with its completions, and for the id of each other problem the reason.
+    Draws `num_generations` completions of each usable problem, in one call. `behind` says for each setting how many
+    tokens are to fit behind one. Returns the token ids of each problem's prompt with its completions, and for the id
+    of each other problem the reason.
     """
-    prompts, dropped = usable(problems, sampler, args.max_completion_length + behind)
+    room = {"max_completion_length": args.max_completion_length} | behind
+    prompts, dropped = usable(problems, sampler, {setting: tokens for setting, tokens in room.items() if tokens})
     bare = [Prompt(prompt_ids) for prompt_ids in prompts.values()]
     groups = sampler.sample(bare, args.num_generations, rollout_settings(args, seed))
     drawn = {}
@@ -68,9 +70,10 @@ def draw_traces(
     return rollouts, dropped
 
 
-def answer_room(tokenizer, mrt_args: MetaProverArguments) -> int:
-    """Most tokens that the meta-prover puts behind a prefix: the termination and an answer."""
-    return len(tokenize(tokenizer, check_termination(mrt_args.mrt_termination))) + mrt_args.mrt_answer_tokens
+def answer_room(tokenizer, mrt_args: MetaProverArguments) -> dict[str, int]:
+    """Most tokens that the meta-prover puts behind a prefix, by setting."""
+    termination = tokenize(tokenizer, check_termination(mrt_args.mrt_termination))
+    return {"mrt_termination": len(termination), "mrt_answer_tokens": mrt_args.mrt_answer_tokens}
 
 
 def build_batch(

@@ -67,20 +67,22 @@ def read_problems(args) -> list[Problem]:
 
 
 def usable(
-    problems: Sequence[Problem], sampler: Sampler, room: int
+    problems: Sequence[Problem], sampler: Sampler, room: dict[str, int]
 ) -> tuple[dict[Problem, list[int]], dict[str, str | None]]:
     """
-    Prompt ids of the problems that rows can be built from, with `room` tokens behind them; of the others the reason.
+    Prompt ids of the problems that rows can be built from; of the others the reason. `room` says for each setting how
+    many tokens are to fit behind a prompt.
 
     Raises:
         `ValueError`: If the model's context has no room for any prompt.
     """
     golds = grade(["\\boxed{}"] * len(problems), [problem.solution for problem in problems])
-    most = sampler.max_length
-    if most is not None and most <= room:
+    most = math.inf if sampler.max_length is None else sampler.max_length - sum(room.values())
+    if most <= 0:
+        shares = ", ".join(f"{setting}: {tokens}" for setting, tokens in room.items())
         raise ValueError(
-            f"The rollouts and answers take up to {room} tokens, but the model's context has {most}. Lower "
-            "max_completion_length or mrt_answer_tokens."
+            f"What is drawn takes up to {sum(room.values())} tokens ({shares}), but the model's context has "
+            f"{sampler.max_length}. Lower {max(room, key=room.get)}."
         )
     prompts, dropped = {}, {}
     for problem, gold in zip(problems, golds, strict=True):
@@ -90,8 +92,8 @@ def usable(
             dropped[problem.id] = "the problem is empty"
         elif gold is Verdict.UNPARSEABLE_GOLD:
             dropped[problem.id] = "the gold answer cannot be parsed"
-        elif len(prompt_ids := problem.prompt_ids(sampler.tokenizer)) > (math.inf if most is None else most - room):
-            dropped[problem.id] = f"the prompt has more than {most - room} tokens"
+        elif len(prompt_ids := problem.prompt_ids(sampler.tokenizer)) > most:
+            dropped[problem.id] = f"the prompt has more than the {most} tokens that {', '.join(room)} leave"
         else:
             prompts[problem] = prompt_ids
     return prompts, dropped
