@@ -10,7 +10,7 @@ MRT with LoRA on one GPU of 24 GB, as a script of TRL's: all that TRL knows of m
 The same as a recipe: recipes/DeepSeek-R1-Distill-Qwen-1.5B/grpo/config_mrt_lora.yaml, which says what the values are.
 
 ```
-uv run examples/lora_on_one_gpu.py \
+python examples/lora_on_one_gpu.py \
     --model_name_or_path deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B \
     --dtype bfloat16 \
     --dataset_name trl-lib/DeepMath-103K \

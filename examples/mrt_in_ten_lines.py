@@ -9,7 +9,7 @@
 MRT in ten lines: every token of the thinking earns what its stretch adds to the chance of a right answer.
 
 ```
-uv run examples/mrt_in_ten_lines.py             # one GPU
+python examples/mrt_in_ten_lines.py             # one GPU
 accelerate launch examples/mrt_in_ten_lines.py  # all GPUs of a machine
 ```
 """

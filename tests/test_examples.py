@@ -53,7 +53,7 @@ def test_ten_lines_train_with_the_wheel_alone(tmp_path, model_path, rows, instal
 
 def test_lora_trains_by_its_launch_line(tmp_path, model_path, rows):
     text, changes = (EXAMPLES / "lora_on_one_gpu.py").read_text(), dict(OUTCOME)
-    line = re.search(r"```\nuv run examples/lora_on_one_gpu.py (.*?)```", text, re.DOTALL).group(1)
+    line = re.search(r"```\npython examples/lora_on_one_gpu.py (.*?)```", text, re.DOTALL).group(1)
     arguments = shlex.split(line.replace("\\\n", ""))
     smaller = SMALL | {"model_name_or_path": model_path, "dataset_name": rows, "dtype": "float32", "use_vllm": False}
     arguments += [part for name, value in smaller.items() for part in (f"--{name}", value)]
