@@ -37,7 +37,7 @@ def launch(task: str, dataclass_types: tuple, main: Callable, arguments: list[st
     Raises:
         `ValueError`: If the recipe cannot work; it names the recipe.
     """
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser = argparse.ArgumentParser(f"mrt {task}", add_help=False, allow_abbrev=False)
     default = "open-r1" if find_spec("open_r1") and FITS_OPEN_R1 else "trl"
     chooser.add_argument("--upstream", choices=["open-r1", "trl"], default=default)
     chosen, arguments = chooser.parse_known_args(arguments)  # of the process where there are none

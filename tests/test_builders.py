@@ -23,6 +23,7 @@ from mrt_plugin.jobs.arguments import JobArguments
 from mrt_plugin.jobs.problems import Problem
 from mrt_plugin.jobs.store import RowStore
 from mrt_plugin.meta_prover import TERMINATIONS
+from mrt_plugin.mistakes import Mistake
 from mrt_plugin.steps import backtrack_text
 from mrt_plugin.tokens import decode
 
@@ -446,3 +447,6 @@ def test_a_ray_cluster_builds_the_same_rows(recipe, tmp_path):
     assert rows_of(tmp_path) == local
     with pytest.raises(ValueError, match="data.yaml: cpus_per_actor: 999 is more than the"):
         prefixes.run([*options, "--engine", "ray", "--cpus_per_actor", "999", "--output_dir", str(tmp_path / "other")])
+    options += ["--max_completion_length", "999"]
+    with pytest.raises(Mistake, match="^[^ ]*data.yaml: What is drawn takes .* Lower max_completion_length.$"):
+        prefixes.run([*options, "--engine", "ray", "--output_dir", str(tmp_path / "other")])

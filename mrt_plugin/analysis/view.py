@@ -27,6 +27,7 @@ from ..episodes import episode_spans, merge_spans, thinking_span
 from ..jobs.store import read_store
 from ..kept import read_kept
 from ..meta_prover import ESTIMATORS
+from ..mistakes import as_command
 from ..progress import progress
 from ..rollouts import Rollout, curve, regret_at
 from .runs import SCHEMA, load_runs, run_names
@@ -256,4 +257,4 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run()
+    as_command("view", run)

@@ -3,17 +3,24 @@ r"""A builder's batches on a Ray cluster: one policy for each actor, rows writte
 import pickle
 from collections.abc import Callable, Iterator
 
+from ..mistakes import Mistake, is_mistake, sentence
 from .batch import build_batch, load_policy
 
 
 class _Actor:
     def __init__(self, build: Callable, args, model_args, mrt_args):
-        self.build, self.args, self.mrt_args = build, args, mrt_args
-        self.sampler = load_policy(args, model_args)
+        self.build, self.args, self.model_args, self.mrt_args = build, args, model_args, mrt_args
+        self.sampler = None
 
     def __call__(self, item: dict) -> dict:
         seed, batch = pickle.loads(item["work"])
-        result = build_batch(self.build, batch, self.sampler, seed, self.args, self.mrt_args)
+        try:
+            self.sampler = self.sampler or load_policy(self.args, self.model_args)
+            result = build_batch(self.build, batch, self.sampler, seed, self.args, self.mrt_args)
+        except Exception as error:  # which Ray would hand on with its own traceback
+            if not is_mistake(error):
+                raise
+            result = Mistake(sentence(error))
         return {"result": pickle.dumps(result)}
 
 
@@ -35,4 +42,7 @@ def results(build: Callable, todo: list, args, model_args, mrt_args) -> Iterator
     work = ray.data.from_items([{"work": pickle.dumps(item)} for item in todo], override_num_blocks=len(todo))
     done = work.map(_Actor, fn_constructor_args=(build, args, model_args, mrt_args), concurrency=actors, **place)
     for row in done.iter_rows():
-        yield pickle.loads(row["result"])
+        result = pickle.loads(row["result"])
+        if isinstance(result, Mistake):
+            raise result
+        yield result
