@@ -75,8 +75,8 @@ def test_the_command_says_what_it_is_and_has(mrt, installed):
     assert str(installed / "mrt_plugin" / "recipes") in mrt("recipes").stdout
     assert mrt("recipes", name(LORA)).stdout == LORA.read_text()
     missing = mrt("recipes", name(LORA).replace("lora", "lroa"))
-    assert missing.returncode == 1
-    assert f"no recipe of that name. Did you mean '{name(LORA)}'? `mrt recipes` lists them." in missing.stderr
+    assert missing.returncode == 2
+    assert f"there is no such file or recipe. Did you mean '{name(LORA)}'?" in missing.stderr
 
 
 def test_a_recipe_runs_by_its_name(mrt, tmp_path, model_path, problems):
