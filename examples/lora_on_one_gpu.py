@@ -6,8 +6,8 @@
 # ///
 
 """
-MRT with LoRA on one GPU of 24 GB, as a script of TRL's: all that TRL knows of models, adapters and training are flags.
-The same as a recipe: recipes/DeepSeek-R1-Distill-Qwen-1.5B/grpo/config_mrt_lora.yaml, which says what the values are.
+MRT with LoRA on one GPU of 24 GB. Every field of TRL's models, adapters and training is a flag, as is every `mrt_*`.
+recipes/DeepSeek-R1-Distill-Qwen-1.5B/grpo/config_mrt_lora.yaml says what the values are reckoned for.
 
 ```
 python examples/lora_on_one_gpu.py \

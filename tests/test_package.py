@@ -3,6 +3,7 @@
 import ast
 import os
 import platform
+import re
 import runpy
 import subprocess
 from importlib.metadata import distribution
@@ -87,6 +88,13 @@ def test_a_recipe_runs_by_its_name(mrt, tmp_path, model_path, problems):
     done = mrt("grpo", "--config", f"recipes/{name(LORA)}", *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+def test_workflows_make_what_the_makefile_has():
+    text = "\n".join(path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    wanted = set(re.findall(r"(?:make |target: )([a-z][\w-]*)", text))
+    assert {"test", "test-open-r1", "docs", "dist"} <= wanted
+    assert wanted <= set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_the_citation_is_of_this_version():

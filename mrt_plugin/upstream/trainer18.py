@@ -23,10 +23,11 @@ class GRPOTrainer18(trl.GRPOTrainer):
     _name, _paper = "GRPO", {}
 
     def create_model_card(self, model_name=None, dataset_name=None, tags=None):
-        theirs, paper = grpo_trainer.generate_model_card, self._paper
-        ours = {"trainer_name": self._name, "trainer_citation": paper.get("citation")}
-        ours |= {"paper_title": paper.get("title"), "paper_id": paper.get("id")}
-        grpo_trainer.generate_model_card = lambda **fields: theirs(**fields | (ours if paper else {}))
+        theirs, paper, ours = grpo_trainer.generate_model_card, self._paper, {}
+        if paper:
+            ours = {"trainer_name": self._name, "trainer_citation": paper["citation"]}
+            ours |= {"paper_title": paper["title"], "paper_id": paper["id"]}
+        grpo_trainer.generate_model_card = lambda **fields: theirs(**fields | ours)
         try:
             tags = {*([tags] if isinstance(tags, str) else tags or []), *self._tag_names}
             super().create_model_card(model_name, dataset_name, sorted(tags))
