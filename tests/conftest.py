@@ -106,6 +106,15 @@ def unregistered():
         build_instead(trainers.GRPOTrainer, trainers.GRPOTrainer)
 
 
+@pytest.fixture(autouse=True)
+def precision_of_this_test():
+    """accelerate, and on 4.52 transformers, keep the precision of a process's first arguments for those that follow."""
+    yield
+    if "accelerate" in sys.modules:
+        sys.modules["accelerate"].state.AcceleratorState._reset_state()
+        os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return byte_level_tokenizer()
