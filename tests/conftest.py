@@ -108,7 +108,7 @@ def unregistered():
 
 @pytest.fixture(autouse=True)
 def precision_of_this_test():
-    """accelerate, and on 4.52 transformers, keep the precision of a process's first arguments for those that follow."""
+    """accelerate, and transformers 4.52 too, keep the precision of a process for the trainers that follow."""
     yield
     if "accelerate" in sys.modules:
         sys.modules["accelerate"].state.AcceleratorState._reset_state()
