@@ -10,8 +10,7 @@ from itertools import product
 from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, ONLINE, RIVAL, TASKS, Setting, varied
 
 
-RATES = (8e-4, 4e-4, 1.6e-3)
-SCHEDULES = ("constant", "cosine")
+RATES = (4e-4, 8e-4, 1.6e-3)
 HARD, EASY, UNEVEN = "revise-hard", "revise-easy", "revise-uneven"
 MAIN = (BASELINE, CHOSEN, RIVAL)
 CONTROLS = ("progress shuffled", "progress scalar", "likelihood as outcome", "return to go", "return to go, baseline")
@@ -30,30 +29,38 @@ def setting_of(record: dict) -> Setting:
     return Setting(*(record[name] for name in ("task", "method", "learning_rate", "schedule", "seed", "steps")))
 
 
-def grid(task: str, method: str, chosen: Choices) -> list[Choice]:
+def grid(task: str, method: str, chosen: Choices, regrets: dict[Choice, float]) -> list[Choice]:
     """
-    The rates and schedules that a method chooses from: all, on `hard`, if it is one of the main ones. The other tasks
-    and methods take what was chosen there, or half that rate; others of MRT, what dense chose.
+    The rates and schedules that a method chooses from, as far as the regrets of those that are done tell. The main
+    methods search on `hard`; on other tasks they have what they chose there, or half that rate. Other methods have what
+    MRT dense chose, or half.
     """
     if task == HARD and method in MAIN:
-        return list(product(RATES, SCHEDULES))
+        return searched(regrets)
     if (task in (EASY, UNEVEN) and method in MAIN) or task == HARD:
         known = chosen.get((HARD, method if method in MAIN else CHOSEN))
         return [known, (known[0] / 2, known[1])] if known else []
     return []
 
 
+def searched(regrets: dict[Choice, float]) -> list[Choice]:
+    """Constant rates, from the lowest until one does worse than the last; then decay at the best two of them."""
+    tried: list[Choice] = []
+    for rate in RATES:
+        tried.append((rate, "constant"))
+        if tried[-1] not in regrets:
+            return tried
+        if regrets[tried[-1]] > regrets[tried[-2:][0]]:
+            break
+    return tried + [(rate, "cosine") for rate, _ in sorted(tried, key=regrets.__getitem__)[:2]]
+
+
 def choices(found: Iterable[dict]) -> Choices:
     """The rate and the schedule with the least regret on validation problems, at the budget of training, of seed 0."""
-    regrets: dict[tuple[str, str], dict[Choice, float]] = {}
-    for record in found:
-        if record["seed"] == 0 and record["steps"] == TASKS[record["task"]].steps:
-            regret = record["validation"]["regret"][str(TASKS[record["task"]].budget)]
-            of_method = regrets.setdefault((record["task"], record["method"]), {})
-            of_method[record["learning_rate"], record["schedule"]] = regret
+    regrets = swept(found)
     chosen: Choices = {(task, method): (rate, "constant") for task, rate in OLD.items() for method in MAIN[:2]}
     for of_task in sorted(regrets, key=lambda of_task: (of_task[0] != HARD, of_task[1] not in MAIN)):
-        some = grid(*of_task, chosen)
+        some = grid(*of_task, chosen, regrets[of_task])
         if some and all(one in regrets[of_task] for one in some):
             chosen[of_task] = min(some, key=regrets[of_task].__getitem__)
     if all((HARD, method) in chosen for method in MAIN):
@@ -61,21 +68,32 @@ def choices(found: Iterable[dict]) -> Choices:
     return chosen
 
 
+def swept(found: Iterable[dict]) -> dict[tuple[str, str], dict[Choice, float]]:
+    """Regret on validation problems of what was trained with seed 0, of each task and method."""
+    regrets: dict[tuple[str, str], dict[Choice, float]] = {}
+    for record in found:
+        if record["seed"] == 0 and record["steps"] == TASKS[record["task"]].steps:
+            regret = record["validation"]["regret"][str(TASKS[record["task"]].budget)]
+            of_method = regrets.setdefault((record["task"], record["method"]), {})
+            of_method[record["learning_rate"], record["schedule"]] = regret
+    return regrets
+
+
 def plan(found: list[dict]) -> Iterator[Setting]:
     """The settings that are known by now, in order, with those that are done."""
-    chosen = choices(found)
+    chosen, regrets = choices(found), swept(found)
 
     def sweep(task: str, methods: Iterable[str]) -> Iterator[Setting]:
         for method in methods:
-            yield from (Setting(task, method, *one, 0, TASKS[task].steps) for one in grid(task, method, chosen))
+            some = grid(task, method, chosen, regrets.get((task, method), {}))
+            yield from (Setting(task, method, *one, 0, TASKS[task].steps) for one in some)
 
     def seeds(task: str, methods: Iterable[str], count: int) -> Iterator[Setting]:
         for seed, method in product(range(1, count + 1), methods):
             if choice := chosen.get((task, varied(method))):
                 yield Setting(task, method, *choice, seed, TASKS[task].steps)
 
-    # Those of one rate and schedule stand together, so that the first comparison is there soon.
-    yield from sorted(sweep(HARD, MAIN), key=lambda one: (RATES.index(one.learning_rate), one.schedule == "cosine"))
+    yield from sweep(HARD, MAIN)
     yield from seeds(HARD, MAIN, 3)
     yield Setting(HARD, "larger epsilon", 8e-4, "constant", 0, TASKS[HARD].steps)  # why dense collapses there
     yield from seeds(HARD, ("J of 4 samples", *CONTROLS), 3)

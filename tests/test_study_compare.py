@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from study import compare, plan, results
-from study.settings import TASKS
+from study.settings import SCHEDULES, TASKS
 
 
 TASK = "revise-hard"
@@ -56,7 +56,7 @@ def trainings():
     found = [record("warm start", regret=0.5, tokens=400)]
     for method, regret, tokens, rises in (("GRPO", 0.2, 110, 80), ("MRT dense", 0.1, 70, 40)):
         for rate in plan.RATES:
-            for schedule in plan.SCHEDULES:
+            for schedule in SCHEDULES:
                 least = (rate, schedule) == (8e-4, "cosine")
                 found.append(record(method, 0, regret if least else 0.4, rate=rate) | {"schedule": schedule})
         found += [record(method, seed, regret, tokens, rises=rises) for seed in (1, 2)]

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from itertools import product
 
 import pytest
 
@@ -19,23 +18,37 @@ def record(setting, regret, drawn=1000):
 
 
 def swept(best):
-    """Records of the grid, where one rate with cosine decay is the best of each method."""
-    grid = product(MAIN, plan.RATES, plan.SCHEDULES)
-    return [
-        record(Setting(HARD, method, rate, schedule, 0, 100), abs(rate - best[method]) + (schedule == "constant"))
-        for method, rate, schedule in grid
-    ]
+    """Records of the search, in which each method does best at one rate, with cosine decay."""
+    found = []
+    for method in MAIN:
+        regrets = {}
+        while more := [one for one in plan.searched(regrets) if one not in regrets]:
+            rate, schedule = more[0]
+            regrets[more[0]] = abs(rate - best[method]) + (schedule == "constant")
+            found.append(record(Setting(HARD, method, rate, schedule, 0, 100), regrets[more[0]]))
+    return found
 
 
-def test_seeds_follow_when_the_grid_of_their_method_is_done():
+def test_rates_rise_until_one_does_worse_and_the_best_two_are_tried_with_decay():
+    low, middle, high = ((rate, "constant") for rate in plan.RATES)
+    assert plan.searched({}) == [low]
+    assert plan.searched({low: 0.2}) == [low, middle]
+    worse = plan.searched({low: 0.2, middle: 0.3})
+    assert worse == [low, middle, (4e-4, "cosine"), (8e-4, "cosine")]
+    assert plan.searched({low: 0.2, middle: 0.1}) == [low, middle, high]
+    edge = plan.searched({low: 0.2, middle: 0.1, high: 0.3})
+    assert edge == [low, middle, high, (8e-4, "cosine"), (4e-4, "cosine")]
+
+
+def test_seeds_follow_when_the_search_of_their_method_is_done():
     assert {setting.seed for setting in plan.plan([]) if setting.task.startswith("revise")} == {0}
     best = dict(zip(MAIN, (8e-4, 4e-4, 1.6e-3), strict=True))
-    done = [one for one in swept(best) if one["method"] != "GRPO" or one["schedule"] == "constant"]
-    known = [one for one in plan.plan(done) if one.seed and one.task == HARD and one.method in MAIN]
+    some = [one for one in swept(best) if one["method"] != "GRPO" or one["schedule"] == "constant"]
+    known = [one for one in plan.plan(some) if one.seed and one.task == HARD and one.method in MAIN]
     assert {one.method for one in known} == {"MRT dense", "length penalty"}
-    listed = list(plan.plan(swept(best)))
+    listed, count = list(plan.plan(swept(best))), len(swept(best))
     assert len(listed) == len(set(listed))
-    assert listed[18:21] == [Setting(HARD, method, best[method], "cosine", 1, 100) for method in MAIN]
+    assert listed[count : count + 3] == [Setting(HARD, method, best[method], "cosine", 1, 100) for method in MAIN]
     shuffled = [one for one in listed if one.method == "progress shuffled"]
     assert shuffled == [Setting(HARD, "progress shuffled", 4e-4, "cosine", seed, 100) for seed in (1, 2, 3)]
     uneven = [one for one in listed if one.task == UNEVEN]
