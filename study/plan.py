@@ -32,7 +32,7 @@ def setting_of(record: dict) -> Setting:
 def grid(task: str, method: str, chosen: Choices, regrets: dict[Choice, float]) -> list[Choice]:
     """
     The rates and schedules that a method chooses from, as far as the regrets of those that are done tell. The main
-    methods search on `hard`; on other tasks they have what they chose there, or half that rate. Other methods have what
+    methods search on `hard`, and have on other tasks what they chose there, or half that rate. Other methods have what
     MRT dense chose, or half.
     """
     if task == HARD and method in MAIN:
