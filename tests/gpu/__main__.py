@@ -8,6 +8,7 @@ Prints tables, and writes them to runs/gpu as JSON and to docs/gpu.md. Times of 
 
 import json
 import platform
+import re
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ import torch
 
 from mrt_plugin.analysis.runs import markdown
 
-from . import cost, fault, trainings
+from . import attention, colocate, cost, fault, trainings
 
 
 OUTPUT = Path("runs/gpu")
@@ -25,6 +26,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "gpu.md"
 PARTS = {
     "fault": fault.run,
     "trainings": lambda device: trainings.run(OUTPUT / "trainings", device),
+    "attention": attention.run,
+    "colocate": lambda device: colocate.run(OUTPUT / "colocate", device),
     "cost": lambda device: [
         row for size in cost.SIZES for tokens in (4096, 8192) for row in cost.measure(size, tokens)
     ],
@@ -42,6 +45,17 @@ GRPO and MRT dense on problems of the demo's task, of two lengths, from its warm
 most 100 updates or three minutes. A training ends at the first gradient that is not finite; there the loss is
 differentiated once more, on the same batch with the same weights, with cuDNN's attention and without. The model never
 saw the shorter problems, so what is right says little here.
+""",
+    "attention": f"""## Implementations of attention
+
+Of the warm start of the demo's task: the log-probability of an answer behind {len(attention.CUTS)} cuts of each of
+{cost.ROLLOUTS} traces, by the branches that MRT scores with, and the gradient of the traces' log-probability in a
+batch of {attention.KEYS} tokens that is padded on the left. Distances are from sdpa in float32.
+""",
+    "colocate": """## vLLM in the process that trains
+
+The demo's task, rollouts and branches by vLLM (`vllm_mode: colocate`), bf16, J from 4 samples; with `sleep mode` vLLM
+gives its memory back while the model is trained.
 """,
     "cost": f"""## What MRT adds to a step
 
@@ -73,17 +87,21 @@ def shown(value) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def page(folder: Path) -> str:
-    """The page of what has been measured: each part's text, the machine and the table."""
+def section(name: str, found: dict | None) -> str:
+    if found is None:
+        return f"{TEXTS[name]}\nNot run.\n"
+    where = ", ".join(f"{key} {value}" for key, value in found["machine"].items())
+    return f"{TEXTS[name]}\nOn {where}.\n\n{table(found['rows'])}\n"
+
+
+def page(old: str, measured: dict[str, dict]) -> str:
+    """The page with a section for each part: anew where it was measured, else as it was."""
+    known = {text.partition("\n")[0]: text for text in re.split(r"^(?=## )", old, flags=re.MULTILINE)[1:]}
     parts = [INTRODUCTION]
     for name, text in TEXTS.items():
-        if (folder / f"{name}.json").exists():
-            found = json.loads((folder / f"{name}.json").read_text())
-            parts += [text, f"On {', '.join(f'{key} {value}' for key, value in found['machine'].items())}.\n"]
-            parts.append(table(found["rows"]) + "\n")
-        else:
-            parts += [text, "Not run.\n"]
-    return "\n".join(parts)
+        as_it_was = known.get(text.partition("\n")[0])
+        parts.append(as_it_was if as_it_was and name not in measured else section(name, measured.get(name)))
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
 
 
 def main(parts: list[str]) -> None:
@@ -92,10 +110,11 @@ def main(parts: list[str]) -> None:
         return
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for part in parts or PARTS:
-        rows = PARTS[part]("cuda")
-        (OUTPUT / f"{part}.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
-        print(table(rows), flush=True)
-    PAGE.write_text(page(OUTPUT))
+        if rows := PARTS[part]("cuda"):
+            found = {"machine": machine(), "rows": rows}
+            (OUTPUT / f"{part}.json").write_text(json.dumps(found, indent=1))
+            print(table(rows), flush=True)
+            PAGE.write_text(page(PAGE.read_text(), {part: found}))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -41,27 +42,31 @@ def run(output: Path, device: str, updates: int = UPDATES, seconds: float = 180,
     """A row for each training; each ends after so many updates or seconds, or where a gradient is not finite."""
     longest = write_problems(output / "problems")
     budget = (64 - longest) % 128 + 384  # a cut rollout then makes for 64 modulo 128 keys
+    common = ["--max_completion_length", budget, "--max_steps", updates, "--mrt_estimator", "likelihood"]
     running = []
-    for method, recipe in RECIPE.items():
-        for precision, options in PRECISION.items():
-            for keep in ("1", "0") if precision != "float32" and device == "cuda" else ("0",):
-                for seed in seeds:
-                    name = f"{method} {precision} {keep} {seed}".lower().replace(" ", "-")
-                    row = {"method": method, "precision": precision, "cuDNN kept": keep == "1", "seed": seed}
-                    arguments = [output / f"{name}.json", RECIPES / recipe, "--use_cpu", device == "cpu", *options]
-                    arguments += ["--model_name_or_path", WARM_START, "--dataset_name", output / "problems"]
-                    arguments += ["--max_completion_length", budget, "--cache_implementation", "dynamic"]
-                    arguments += ["--max_steps", updates, "--mrt_estimator", "likelihood", "--learning_rate", 4e-4]
-                    arguments += ["--seed", seed, "--output_dir", output / name]
-                    with open(output / f"{name}.log", "w") as log:
-                        process = subprocess.Popen(
-                            [sys.executable, Path(__file__).parent / "training.py", *map(str, arguments)],
-                            env={**os.environ, KEEP: keep, "SECONDS_AT_MOST": str(seconds), "OMP_NUM_THREADS": "1"},
-                            stdout=log,
-                            stderr=log,
-                        )
-                    running.append((row, arguments[0], process))
+    for method, precision in product(RECIPE, PRECISION):
+        for keep in ("1", "0") if precision != "float32" and device == "cuda" else ("0",):
+            for seed in seeds:
+                name = f"{method} {precision} {keep} {seed}".lower().replace(" ", "-")
+                row = {"method": method, "precision": precision, "cuDNN kept": keep == "1", "seed": seed}
+                options = [*PRECISION[precision], *common, "--seed", seed, "--use_cpu", device == "cpu"]
+                process = start(output, name, RECIPE[method], options, {KEEP: keep, "SECONDS_AT_MOST": str(seconds)})
+                running.append((row, output / f"{name}.json", process))
     return [row | outcome(record, process) for row, record, process in running]
+
+
+def start(output: Path, name: str, recipe: str, options: list, environment: dict[str, str]) -> subprocess.Popen:
+    """A training on `output`/problems, whose record is `output`/`name`.json."""
+    arguments = [output / f"{name}.json", RECIPES / recipe, "--cache_implementation", "dynamic"]
+    arguments += ["--model_name_or_path", WARM_START, "--dataset_name", output / "problems"]
+    arguments += ["--output_dir", output / name, "--learning_rate", 4e-4, *options]
+    with open(output / f"{name}.log", "w") as log:
+        return subprocess.Popen(
+            [sys.executable, Path(__file__).parent / "training.py", *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=log,
+            stderr=log,
+        )
 
 
 def outcome(record: Path, process: subprocess.Popen) -> dict:

@@ -1,0 +1,24 @@
+"""What `make gpu-check` does that needs no GPU."""
+
+from tests.gpu import __main__ as gpu
+from tests.gpu import attention
+
+
+def test_branches_and_gradients_are_those_of_sdpa_under_eager_attention():
+    rows = {(row["attention"], row["weights"]): row for row in attention.run("cpu")}
+    scores, gradient = "log-probability, nats off at most", "gradient, relative distance"
+    assert all(row["shares traces"] for row in rows.values())
+    assert rows["eager", "float32"][scores] < 1e-3
+    assert rows["eager", "float32"][gradient] < 1e-4
+    assert 0 < rows["sdpa", "bfloat16"][scores] < 1.5  # nats of a target of eight tokens
+    assert 0 < rows["sdpa", "bfloat16"][gradient] < 0.2
+
+
+def test_a_part_is_written_anew_and_the_others_stay():
+    old = gpu.page("", {"fault": {"machine": {"card": "A"}, "rows": [{"keys": 448}]}})
+    assert old.count("Not run.") == len(gpu.TEXTS) - 1
+    new = gpu.page(old, {"cost": {"machine": {"card": "B"}, "rows": [{"model": "135M", "s": 1.23456}]}})
+    assert new.count("Not run.") == len(gpu.TEXTS) - 2
+    assert "On card A.\n\n| keys |" in new
+    assert "On card B.\n\n| model | s    |" in new
+    assert gpu.page(new, {}) == new
