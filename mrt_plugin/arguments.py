@@ -43,10 +43,11 @@ class MetaProverArguments:
     mrt_termination: str = field(
         default="explain",
         metadata={
-            "help": "Text that makes the policy stop and answer. 'explain': the paper's. 'answer': a short one that "
-            "ends in \\boxed{. Anything else is the text itself: it contains </think>, or, for a model that does not "
-            "think in tags, ends in \\boxed{. In 'mixed', rewards see it in the rows that it stops, to which "
-            "Open-R1's `format` gives 0 after 'explain' and 'answer'."
+            "help": "Text that makes the policy stop and answer. 'explain': the paper's, and the default of builders "
+            "and measurements. 'answer': a short one that ends in \\boxed{, and the default of training, where "
+            "explained answers can cost more tokens than the rollouts. Anything else is the text itself: it contains "
+            "</think>, or, for a model that does not think in tags, ends in \\boxed{. In 'mixed', rewards see it in "
+            "the rows that it stops, to which Open-R1's `format` gives 0 after 'explain' and 'answer'."
         },
     )
     mrt_estimator: str = field(
@@ -56,14 +57,20 @@ class MetaProverArguments:
             + " ".join(f"'{name}': {estimator.summary}" for name, estimator in ESTIMATORS.items())
         },
     )
-    mrt_answer_tokens: int = field(
-        default=4096, metadata={"help": "Most tokens of a meta-prover's answer. The paper's analysis: 4096."}
+    mrt_answer_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens of a meta-prover's answer. Unset: 64 after mrt_termination: answer, else the 4096 of "
+            "the paper's analysis."
+        },
     )
     mrt_answer_temperature: float = field(
         default=0.7, metadata={"help": "Temperature of the meta-prover's answers. The paper's analysis: 0.7."}
     )
 
     def __post_init__(self):
+        if self.mrt_answer_tokens is None:
+            self.mrt_answer_tokens = 64 if self.mrt_termination == "answer" else 4096
         for name in ("mrt_episodes", "mrt_samples", "mrt_answer_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
@@ -78,6 +85,9 @@ class MetaProverArguments:
 class MRTArguments(MetaProverArguments):
     """Arguments of training with MRT, beside those of [`MetaProverArguments`]."""
 
+    mrt_termination: str = field(
+        default="answer", metadata=MetaProverArguments.__dataclass_fields__["mrt_termination"].metadata
+    )
     mrt_credit: str = field(
         default="auto",
         metadata={

@@ -10,7 +10,7 @@ from trl import ScriptArguments
 
 from .arguments import check_known
 from .golds import without_gold
-from .mistakes import did_you_mean, sentence
+from .mistakes import did_you_mean, is_missing_path, sentence
 
 
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
@@ -66,6 +66,8 @@ def load(path: str, **kwargs):
     Raises:
         `ValueError`: If it cannot be read; it says why.
     """
+    if is_missing_path(path, FORMATS):
+        raise ValueError(f"The data set {path!r} cannot be read: there is no such file or folder.")
     try:
         if not Path(path).is_file():
             return load_dataset(path, **kwargs)

@@ -9,7 +9,7 @@ import difflib
 import dis
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
@@ -23,6 +23,17 @@ MISSING = (ImportError, FileNotFoundError, NotADirectoryError, IsADirectoryError
 TRAINING = "_inner_training_loop"  # of transformers
 TOLD = "MRT_TOLD"
 """Names the file in which the `mrt` command finds what the processes that it started have to say."""
+
+
+def is_missing_path(name: str, suffixes: Collection[str] = ()) -> bool:
+    """
+    Whether a name can only be that of a local file or folder, by its form or its suffix, and there is none.
+
+    >>> is_missing_path("runs/no/model"), is_missing_path("mine.csv", {".csv"}), is_missing_path("openai/gsm8k")
+    (True, True, False)
+    """
+    local = name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).suffix in suffixes
+    return local and "://" not in name and not Path(name).exists()
 
 
 class Mistake(ValueError):

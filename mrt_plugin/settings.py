@@ -88,6 +88,7 @@ def resolve(reward_funcs: list, args, given: dict) -> Settings:
     check_credit(settings, args, given)
     check_prefix(settings, args)
     check_columns(settings, given)
+    check_size(args, given.get("train_dataset"))
     return settings
 
 
@@ -227,10 +228,24 @@ def check_columns(settings: Settings, given: dict) -> None:
     missing = [column for column in needed if columns is not None and column not in columns]
     if missing:
         raise ValueError(
-            f"The training data lacks the column(s) {missing}, which mrt_credit: {settings.credit.name} with "
-            f"mrt_prefix: {prefix} and {settings.names} need; it has {columns}."
+            f"The training data has no column {' and no '.join(map(repr, missing))}, which mrt_credit: "
+            f"{settings.credit.name} with mrt_prefix: {prefix} and {settings.names} need; it has {columns}."
             + "".join(did_you_mean(column, missing) for column in columns)
             + " mrt grpo takes another name of the gold answers in dataset_solution_column." * ("solution" in missing)
         )
     for rows in [train, *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])] * settings.grades:
         check_golds(rows)
+
+
+def check_size(args, train) -> None:
+    """Raises a `ValueError` if the data is smaller than what one call to the generator takes, for TRL drops that."""
+    rows, needed = (
+        len(train) if hasattr(train, "__len__") else None,
+        args.generation_batch_size // args.num_generations,
+    )
+    if rows is not None and rows < needed:
+        raise ValueError(
+            f"The training data has {rows} problems, fewer than the {needed} that one step takes "
+            f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}), so "
+            "nothing would be trained. Give more problems, or set a smaller per_device_train_batch_size."
+        )

@@ -8,7 +8,7 @@ mrt grpo --config DeepSeek-R1-Distill-Qwen-1.5B/grpo/config_mrt_lora.yaml
 import argparse
 from pathlib import Path
 
-from .mistakes import Mistake, did_you_mean
+from .mistakes import Mistake, did_you_mean, named_by
 
 
 _HERE = Path(__file__).parent
@@ -16,8 +16,29 @@ FOLDER = next(folder for folder in (_HERE / "recipes", _HERE.parent / "recipes")
 """Of an installed package, or of a checkout."""
 
 
+COMMANDS = {
+    "grpo": "grpo",
+    "sft": "sft",
+    "star": "star",
+    "prefixes": "prefixes",
+    "backtracking": "backtracking",
+    "evaluation": "evaluate",
+}
+"""By the folder of a recipe: the command that runs it."""
+
+
 def recipe_names() -> list[str]:
     return sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def command_of(recipe: str) -> str | None:
+    """
+    The command that a recipe is for, by the folder that it is in.
+
+    >>> command_of("recipes/evaluation/aime_2024.yaml"), command_of("mine.yaml")
+    ('evaluate', None)
+    """
+    return COMMANDS.get(Path(recipe).parent.name)
 
 
 def find_recipe(name: str) -> str:
@@ -45,7 +66,10 @@ def find_recipe(name: str) -> str:
         return str(FOLDER / short)
     beside = [path.name for path in Path(name).parent.glob("*.y*ml")]
     nearest = did_you_mean(Path(name).name, beside) or did_you_mean(short, known)
-    raise Mistake(f"there is no such file or recipe.{nearest} `mrt recipes` lists those of the package.")
+    raise Mistake(
+        f"there is no such file or recipe.{nearest} `mrt recipes` lists those of the package; tiny-cpu and "
+        "smollm2 are in a checkout."
+    )
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -54,8 +78,11 @@ def run(arguments: list[str] | None = None) -> None:
     parser.add_argument("recipe", nargs="?", metavar="NAME", help="the recipe to print")
     name = parser.parse_args(arguments).recipe
     if name:
-        print(Path(find_recipe(name)).read_text(encoding="utf-8"), end="")
+        with named_by(name):
+            print(Path(find_recipe(name)).read_text(encoding="utf-8"), end="")
         return
-    print(*recipe_names(), sep="\n")
+    for name in recipe_names():
+        command = command_of(name)
+        print(f"mrt {command} --config {name}" if command else f"--accelerate_config {name}")
     print(f"\nThey are in {FOLDER}; README.md there says what each is for.")
-    print("mrt grpo --config NAME runs one, and mrt recipes NAME > mine.yaml copies it, to be changed.")
+    print("mrt recipes NAME > mine.yaml copies one, to be changed.")

@@ -55,7 +55,10 @@ def mrt(capsys, monkeypatch):
         (["--num_generations", "3"], "divisible by"),  # of TRL
         (["--mrt_credit", "mixed"], "mrt_credit: mixed on bare problems: "),
         (["--dataset_prompt_column", "question"], "dataset_prompt_column: unknown 'question'. Known: problem, solu"),
-        (["--dataset_name", "./nowhere"], "The data set './nowhere' cannot be read: "),
+        (["--dataset_name", "./nowhere"], "The data set './nowhere' cannot be read: there is no such file or folder."),
+        (["--dataset_name", "nowhere.jsonl"], "The data set 'nowhere.jsonl' cannot be read: there is no such file"),
+        (["--model_name_or_path", "runs/no/model"], "model_name_or_path: 'runs/no/model' cannot be loaded: there is no"),
+        (["--batch_size", "4"], "has no field '--batch_size'."),
         (
             ["--model_name_or_path", "./nowhere"],
             "model_name_or_path: './nowhere' cannot be loaded: there is no",
@@ -98,6 +101,7 @@ def test_a_recipe_that_is_none_is_named(recipe, mrt, command, text, match):
         (["compare", "a"], "mrt compare: error: the following arguments are required: RUN"),
         (["figures", "--runs", "a"], "mrt figures: a holds no rollouts. Measure a model first: "),
         (["stars"], "mrt stars: no such command. Did you mean 'star'? Known: grpo, sft, star, "),
+        (["recipes", "aime"], "mrt recipes: aime: there is no such file or recipe."),
         (["star", "--config"], "mrt star: --config: there is no such file or recipe."),
     ],
 )
@@ -108,6 +112,11 @@ def test_what_is_not_there_is_named(mrt, arguments, last):
 def test_a_configuration_of_accelerate_that_is_not_there_is_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mrt", "grpo", "--accelerate_config=nowhere.yaml"])
     assert said(capsys, cli.main).startswith("mrt grpo: --accelerate_config nowhere.yaml: there is no such file")
+
+
+def test_a_recipe_of_another_command_is_told(mrt):
+    last = mrt("grpo", "--config", "evaluation/aime_2024.yaml")
+    assert last.endswith(". The recipe is one of `mrt evaluate`.")
 
 
 def test_a_traceback_can_be_had(recipe, monkeypatch):

@@ -240,6 +240,14 @@ def test_tokens_to_be_right_in_so_many():
     }
 
 
+def test_tokens_to_be_right_are_those_of_the_run_whatever_it_is_compared_with():
+    run = run_of([voted(0, 0, tokens=tokens) for tokens in range(1, 1001)], "run")
+    for most in (2000, 5000):
+        other = run_of([voted(0, 0, tokens=tokens * most // 1000) for tokens in range(1, 1001)], "other")
+        rows = {row["measure"]: row for row in compare(run, other)}
+        assert [rows[f"tokens to be right in {level}"]["run"] for level in (0.5, 0.75, 0.9)] == ["500", "750", "900"]
+
+
 def test_a_lower_regret_is_better():
     high = run_of([[Rollout("p", [0.0], [10])]] * 5, "high")
     low = run_of([[Rollout("p", [1.0], [10])]] * 5, "low")

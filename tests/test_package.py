@@ -72,7 +72,7 @@ def test_the_command_says_what_it_is_and_has(mrt, installed):
     assert f"mrt_plugin {mrt_plugin.__version__}, Python {platform.python_version()}, trl {trl.__version__}, " in (
         mrt("--version").stdout
     )
-    assert f"\n{name(LORA)}\n" in mrt("recipes").stdout
+    assert f"\nmrt grpo --config {name(LORA)}\n" in mrt("recipes").stdout
     assert str(installed / "mrt_plugin" / "recipes") in mrt("recipes").stdout
     assert mrt("recipes", name(LORA)).stdout == LORA.read_text()
     missing = mrt("recipes", name(LORA).replace("lora", "lroa"))

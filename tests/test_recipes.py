@@ -114,7 +114,7 @@ BROKEN = [
     ("unknown field", {}, "num_generation: 4", r"no field 'num_generation'. Did you mean 'num_generations'"),
     ("reward", {"reward_funcs": ["mrt_acuracy"]}, "", "reward_funcs: .*'mrt_acuracy'. Did you mean 'mrt_accuracy'"),
     ("prompt column", {"dataset_prompt_column": "problm"}, "", "dataset_prompt_column: .*Did you mean 'problem'"),
-    ("missing column", {"without": "prefix_success"}, "", r"lacks the column\(s\) \['prefix_success'\]"),
+    ("missing column", {"without": "prefix_success"}, "", "has no column 'prefix_success'"),
     ("callback", {"callbacks": ["mrt_progres"]}, "", "callbacks: .*Did you mean 'mrt_progress'"),
 ]
 

@@ -675,7 +675,7 @@ OLD_COMBINATIONS = [
         (
             {"mrt_credit": "mixed", "mrt_prefix": "dataset"},
             {},
-            r"lacks the column\(s\) \['prefix', 'prefix_success'\]",
+            "has no column 'prefix' and no 'prefix_success'",
         ),
         ({"mrt_credit": "dense", "mrt_regret_steps": 1}, {}, "mrt_regret_steps needs held-out problems"),
         ({"mrt_credit": "dense"}, {"ds3_gather_for_generation": False}, "ds3_gather_for_generation"),

@@ -17,7 +17,7 @@ LEVELS = (0.5, 0.75, 0.9)
 """Shares of right answers for which the tokens are compared: maj@k tells runs apart no more where both reach 1."""
 
 BUDGETS = 200
-"""Most budgets at which the share of right answers is looked up."""
+"""Most budgets at which a draw of problems looks up the share of right answers; what is drawn from is exact."""
 
 
 def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[str, str]]:
@@ -83,20 +83,27 @@ def _levels(before: Run, after: Run) -> list[dict[str, str]]:
 
     rows = []
     for level in LEVELS:
-        old, new = tokens(right, level)
+        old, new = (tokens_to_be_right(*right_within(run), level) for run in (before, after))
         row = {"measure": f"tokens to be right in {level}"}
         row |= {run.name: f"{value:.0f}" for run, value in ((before, old), (after, new)) if np.isfinite(value)}
         if np.isfinite([old, new]).all():  # a draw of problems that does not come to it takes the whole budget
             difference = estimate(
                 right, lambda drawn, level=level: np.subtract(*np.minimum(tokens(drawn, level), before.trained)[::-1])
             )
-            row["difference"] = f"{difference.mean:+.0f}"
+            row["difference"] = f"{new - old:+.0f}"
             row["95% interval"] = f"[{difference.low:+.0f}, {difference.high:+.0f}]"
             row[""] = significance(-difference.high, -difference.low, nothing=0.0)
         elif len(row) > 1:
             row[""] = f"only {(before if np.isfinite(old) else after).name} comes to it"
         rows += [row] if len(row) > 1 else []
     return rows
+
+
+def right_within(run: Run) -> tuple[list[int], np.ndarray]:
+    """The lengths of right first attempts in order, and the share of right answers within each of them."""
+    firsts = [[rollout for rollout in group if not rollout.attempt] for group in run.problems.values()]
+    found = sorted((one.tokens, 1 / len(group)) for group in firsts for one in group if one.right)
+    return [tokens for tokens, _ in found], np.cumsum([weight for _, weight in found]).round(9) / len(firsts)
 
 
 def tokens_to_be_right(budgets: Sequence[float], accuracy: Sequence[float], level: float) -> float:

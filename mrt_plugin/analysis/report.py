@@ -7,6 +7,7 @@ import argparse
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 from ..mistakes import as_command
@@ -22,8 +23,8 @@ VIEW = "view.html"
 
 def report(runs: Sequence[Run], captions: dict[str, str], folder: Path, variant: str = "definition") -> Path:
     """
-    Writes `report.html`, which needs no other file, into the folder of the figures. The first run is what the others
-    are compared with; `captions` are those that [`~mrt_plugin.analysis.figures.draw`] returns. Where the runs have
+    Writes `report.html`, which needs no other file, into the folder of the figures. Each run is compared with
+    the first and with the one before it; `captions` are those that [`~mrt_plugin.analysis.figures.draw`] returns. Where the runs have
     success probabilities, it links to their page in the same folder.
     """
     first, *others = runs
@@ -33,8 +34,9 @@ def report(runs: Sequence[Run], captions: dict[str, str], folder: Path, variant:
         parts += [f'<p><a href="{VIEW}">Read the rollouts, episode by episode</a></p>']
     how = f"Intervals: 95%, percentile bootstrap over problems, {RESAMPLES} draws. ±: one standard error."
     parts += [f'<p class="note">{how}</p>']
-    for run in others:
-        parts += [f"<h2>{escape(run.name)} against {escape(first.name)}</h2>", _table(compare(first, run, variant))]
+    for before, after in [(first, run) for run in others] + list(pairwise(others)):
+        parts += [f"<h2>{escape(after.name)} against {escape(before.name)}</h2>"]
+        parts += [_table(compare(before, after, variant))]
     parts += ['<div class="figures">']
     for name, caption in captions.items():
         image = b64encode((folder / f"{name}.svg").read_bytes()).decode()

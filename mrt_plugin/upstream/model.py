@@ -10,7 +10,7 @@ from jinja2 import TemplateSyntaxError
 from transformers import AutoTokenizer, GenerationConfig
 from trl import get_quantization_config
 
-from ..mistakes import sentence
+from ..mistakes import is_missing_path, sentence
 from .version import TRL_1
 
 
@@ -29,8 +29,7 @@ def load_tokenizer(model_args, chat_template: str | None, trust_remote_code: boo
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        missing = name.startswith(("/", ".", "~")) and not Path(name).is_dir()
-        reason = "there is no such folder." if missing else sentence(error)
+        reason = "there is no such folder." if is_missing_path(name) else sentence(error)
         raise ValueError(f"model_name_or_path: {name!r} cannot be loaded: {reason}") from error
     if chat_template is not None:
         tokenizer.chat_template = chat_template

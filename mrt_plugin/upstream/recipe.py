@@ -17,7 +17,7 @@ from trl import GRPOConfig, TrlParser
 
 from ..arguments import MRTArguments
 from ..mistakes import Mistake, check_recipe, did_you_mean, named_by, sentence
-from ..shipped import find_recipe
+from ..shipped import command_of, find_recipe
 from .values import read_recipe, read_text, read_value, reader
 from .version import TRL_1
 
@@ -266,7 +266,9 @@ def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: lis
         try:
             parsed = parser.parse_args_and_config(arguments)
         except ValueError as error:  # whoever raised it
-            raise Mistake(sentence(error)) from error
+            other = command_of(recipe or "") or task
+            hint = f" The recipe is one of `mrt {other}`." if other != task else ""
+            raise Mistake(sentence(error) + hint) from error
         main(*parsed)
 
 
