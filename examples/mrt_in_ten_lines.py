@@ -22,7 +22,7 @@ from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 trainer = MRTTrainer(
     model="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
     reward_funcs=[mrt_accuracy, mrt_progress],  # the second one switches MRT on
-    args=MRTConfig(output_dir="runs/mrt", mrt_termination="answer", mrt_answer_tokens=64, report_to="trackio"),
+    args=MRTConfig(output_dir="runs/mrt", report_to="trackio"),
     train_dataset=load_dataset("trl-lib/DeepMath-103K", split="train"),  # columns: prompt, solution
 )
 trainer.train()

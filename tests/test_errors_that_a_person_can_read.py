@@ -57,7 +57,10 @@ def mrt(capsys, monkeypatch):
         (["--dataset_prompt_column", "question"], "dataset_prompt_column: unknown 'question'. Known: problem, solu"),
         (["--dataset_name", "./nowhere"], "The data set './nowhere' cannot be read: there is no such file or folder."),
         (["--dataset_name", "nowhere.jsonl"], "The data set 'nowhere.jsonl' cannot be read: there is no such file"),
-        (["--model_name_or_path", "runs/no/model"], "model_name_or_path: 'runs/no/model' cannot be loaded: there is no"),
+        (
+            ["--model_name_or_path", "runs/no/model"],
+            "model_name_or_path: 'runs/no/model' cannot be loaded: there is no",
+        ),
         (["--batch_size", "4"], "has no field '--batch_size'."),
         (
             ["--model_name_or_path", "./nowhere"],
@@ -101,6 +104,8 @@ def test_a_recipe_that_is_none_is_named(recipe, mrt, command, text, match):
         (["compare", "a"], "mrt compare: error: the following arguments are required: RUN"),
         (["figures", "--runs", "a"], "mrt figures: a holds no rollouts. Measure a model first: "),
         (["stars"], "mrt stars: no such command. Did you mean 'star'? Known: grpo, sft, star, "),
+        (["grpo"], "mrt grpo: give it a recipe: mrt grpo --config RECIPE."),
+        (["star"], "mrt star: give it a recipe: mrt star --config RECIPE."),
         (["recipes", "aime"], "mrt recipes: aime: there is no such file or recipe."),
         (["star", "--config"], "mrt star: --config: there is no such file or recipe."),
     ],

@@ -305,7 +305,7 @@ def test_a_run_is_resumable_and_says_what_it_left_out(evaluated, capsys, caplog)
     header, _, row = (line.split("|")[1:-1] for line in capsys.readouterr().out.strip().splitlines())
     cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
     assert (cells["model"], cells["problems"], cells["pass@1"]) == ("seed-0", "3", "0.000 ± 0.000")
-    assert {"maj@3", "tokens", "90%", "cut", "regret@4", "regret@16", "regret@32"} <= cells.keys()
+    assert {"maj@3", "tokens", "90% within", "cut", "regret@4", "regret@16", "regret@32"} <= cells.keys()
     numbers = json.loads((evaluated / "seed-0" / "results.json").read_text())
     assert numbers["dropped"] == {"the gold answer cannot be parsed": 1}
     assert (len(numbers["maj@k"]["tokens"]), list(numbers["regret"])) == (3, ["4", "8", "12", "16", "32"])

@@ -21,6 +21,7 @@ from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.credit import CREDITS, token_progress
 from mrt_plugin.engines.sampling import Completion
 from mrt_plugin.meta_prover import TERMINATIONS
+from mrt_plugin.settings import resolve
 from mrt_plugin.starts import Prefix, starting_points
 from mrt_plugin.tokens import decode
 from mrt_plugin.trainer import StepInProgress
@@ -654,6 +655,13 @@ OLD_COMBINATIONS = [
         "vllm_tensor_parallel_size: 1",
     ),
 ]
+
+
+def test_data_smaller_than_a_step_is_refused_which_upstream_would_train_nothing_on():
+    args = MRTConfig("out", use_cpu=True, bf16=False, per_device_train_batch_size=8, num_generations=2)
+    rows = Dataset.from_list([{"prompt": "Find x.", "solution": "5"}] * 3)
+    with pytest.raises(ValueError, match="has 3 problems, fewer than the 4 that one step takes"):
+        resolve([mrt_accuracy], args, {"train_dataset": rows})
 
 
 @pytest.mark.parametrize(

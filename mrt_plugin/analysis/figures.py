@@ -60,7 +60,10 @@ def draw_regret(runs: Sequence[Run], figure, variant: str = "definition") -> Non
 
 
 def draw_scaling(runs: Sequence[Run], figure) -> None:
-    """Success probability of a policy that is made to answer within a token budget; bands: 95% intervals."""
+    """
+    Success probability of a policy that is made to answer within a token budget, which can be above pass@1, where what
+    the budget cuts is wrong; bands: 95% intervals.
+    """
     axes = _against_budget(runs, figure, lambda run, budget: run.success_at(budget), "bottom")
     axes.set_ylabel("success probability")
 
@@ -79,9 +82,8 @@ def _against_budget(runs: Sequence[Run], figure, measure: Callable[[Run, float],
         axes.plot(marked, mean, markevery=[marked.index(budget) for budget in budgets], **look)
         axes.fill_between(marked, low, high, color=look["color"], alpha=0.12, lw=0)
     axes.axvline(trained, color="0.6", lw=1)
-    axes.annotate(
-        "trained here", (trained, 1), xycoords=("data", "axes fraction"), ha="right", va="bottom", size="small"
-    )
+    where = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "bottom", "size": "small"}
+    axes.annotate(f"trained within {trained}", (trained, 1), **where)
     axes.set(xlabel="tokens allowed", xlim=(marked[0], marked[-1] * 1.02))
     _legend(axes)
     return axes
@@ -131,7 +133,7 @@ def draw_progress(runs: Sequence[Run], figure) -> None:
         look["label"] += f" (mean {gains.mean():+.3f})" if len(gains) else " (no episodes)"
         axes.plot((edges[1:] + edges[:-1]) / 2, shares, **look)
     axes.set_yscale("symlog", linthresh=0.01)
-    axes.set(xlabel="progress of an episode", ylabel="share of episodes", ylim=(0, 1))
+    axes.set(xlabel="progress of an episode", ylabel="share of episodes (log scale above 0.01)", ylim=(0, 1))
     _legend(axes)
 
 

@@ -254,7 +254,7 @@ def summary(run: Run, variant: str = "definition") -> dict[str, str]:
         "pass@1": f"{pass_at_1['mean']:.3f} ± {pass_at_1['standard_error']:.3f}",
         f"maj@{len(majority)}": f"{majority[-1]:.3f}",
         "tokens": f"{tokens['mean']:.0f}",
-        "90%": f"{tokens['90th_percentile']:.0f}",
+        "90% within": f"{tokens['90th_percentile']:.0f}",
         "cut": f"{numbers['cut']:.1%}",
     }
     if numbers["grader_timeouts"]:

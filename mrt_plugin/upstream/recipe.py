@@ -258,6 +258,8 @@ def _options(args: Sequence[str]) -> list[tuple[str, list[str]]]:
 def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: list[str], epilog: str = "") -> None:
     """Calls `main` with what the recipe and the command line say; a [`Mistake`] names the recipe."""
     recipe = recipe_in(arguments)
+    if not arguments:
+        raise Mistake(f"give it a recipe: mrt {task} --config RECIPE. `mrt recipes` lists those of the package.")
     with named_by(recipe):
         if recipe is not None:
             check_recipe(Path(find_recipe(recipe)))
