@@ -24,8 +24,8 @@ VIEW = "view.html"
 def report(runs: Sequence[Run], captions: dict[str, str], folder: Path, variant: str = "definition") -> Path:
     """
     Writes `report.html`, which needs no other file, into the folder of the figures. Each run is compared with the
-    first and with the one before it; `captions` are those that [`~mrt_plugin.analysis.figures.draw`] returns. Where the
-    runs have success probabilities, it links to their page in the same folder.
+    first and with the one before it. `captions` are those that [`~mrt_plugin.analysis.figures.draw`] returns. Where
+    the runs have success probabilities, it links to their page in the same folder.
     """
     first, *others = runs
     settings = {name: first.settings[name] for name in (*BENCHMARK, *BUDGET, *PROVER) if name in first.settings}
