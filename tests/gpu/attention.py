@@ -10,8 +10,8 @@ from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.sampling import Prompt
 from mrt_plugin.upstream.attention import avoid_cudnn_attention
 
-from .cost import synchronize, traces
-from .trainings import WARM_START
+from tests.gpu.cost import synchronize, traces
+from tests.gpu.trainings import WARM_START
 
 
 KEYS = 448

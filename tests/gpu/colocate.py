@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
-from .trainings import RECIPE, outcome, start, write_problems
+from tests.gpu.trainings import RECIPE, outcome, start, write_problems
 
 
 UPDATES = 20
