@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.sampling import Prompt
 from mrt_plugin.upstream.attention import avoid_cudnn_attention
-
 from tests.gpu.cost import synchronize, traces
 from tests.gpu.trainings import WARM_START
 
