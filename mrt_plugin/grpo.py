@@ -17,7 +17,7 @@ from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig, check_known, imported
 from .datasets import GoldArguments, conversation, load_splits, with_solution
-from .launch import RecipeArguments, launch, resume_point
+from .launch import RecipeArguments, launch, train_and_save
 from .mistakes import as_command
 from .rewards import REWARDS
 from .settings import resolve
@@ -121,11 +121,7 @@ def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args:
         peft_config=get_peft_config(model_args),
         **model_kwargs,
     )
-    trainer.train(resume_from_checkpoint=resume_point(training_args))
-    trainer.save_model(training_args.output_dir)
-    trainer.save_state()  # with the log, for figures
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+    train_and_save(trainer, script_args.dataset_name)
 
 
 def run(arguments: list[str] | None = None) -> None:

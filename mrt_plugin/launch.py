@@ -76,6 +76,15 @@ class RecipeArguments(DataArguments):
                 os.environ[name.upper()] = getattr(self, name)
 
 
+def train_and_save(trainer, dataset_name: str | None) -> None:
+    """Trains, from where a run was stopped if there is one, and leaves the model and the log in the output folder."""
+    trainer.train(resume_from_checkpoint=resume_point(trainer.args))
+    trainer.save_model(trainer.args.output_dir)
+    trainer.save_state()  # with the log, for figures
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(dataset_name=dataset_name)
+
+
 def resume_point(training_args) -> str | None:
     """
     The checkpoint to resume from: the one that `resume_from_checkpoint` asks for, else the newest whole one in the

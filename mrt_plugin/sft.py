@@ -10,7 +10,7 @@ command line wins. A run that finds a whole checkpoint in `output_dir` goes on f
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from .datasets import check_sft_columns, load_splits
-from .launch import RecipeArguments, launch, resume_point
+from .launch import RecipeArguments, launch, train_and_save
 from .mistakes import as_command
 from .templates import check_thinking
 from .upstream.model import model_loading, sft_tokenizer
@@ -27,11 +27,7 @@ def main(script_args: RecipeArguments, training_args: SFTConfig, model_args: Mod
         peft_config=get_peft_config(model_args),
         **model_loading(script_args, training_args, model_args),
     )
-    trainer.train(resume_from_checkpoint=resume_point(training_args))
-    trainer.save_model(training_args.output_dir)
-    trainer.save_state()  # with the log, for figures
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
+    train_and_save(trainer, script_args.dataset_name)
 
 
 def run(arguments: list[str] | None = None) -> None:
