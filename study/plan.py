@@ -56,16 +56,30 @@ def searched(regrets: dict[Choice, float]) -> list[Choice]:
 
 
 def choices(found: Iterable[dict]) -> Choices:
-    """The rate and the schedule with the least regret on validation problems, at the budget of training, of seed 0."""
-    regrets = swept(found)
+    """
+    The rate and the schedule with the least regret on validation problems, at the budget of training, of seed 0; none
+    with which a training of any seed collapsed.
+    """
+    found = list(found)
+    regrets, collapsed = swept(found), {choice_of(record) for record in found if has_collapsed(record)}
     chosen: Choices = {(task, method): (rate, "constant") for task, rate in OLD.items() for method in MAIN[:2]}
     for of_task in sorted(regrets, key=lambda of_task: (of_task[0] != HARD, of_task[1] not in MAIN)):
         some = grid(*of_task, chosen, regrets[of_task])
         if some and all(one in regrets[of_task] for one in some):
-            chosen[of_task] = min(some, key=regrets[of_task].__getitem__)
+            steady = [one for one in some if (*of_task, *one) not in collapsed]
+            chosen[of_task] = min(steady or some, key=regrets[of_task].__getitem__)
     if all((HARD, method) in chosen for method in MAIN):
         chosen |= {(task, method): chosen[HARD, method] for task in ATTEMPTS for method in MAIN}
     return chosen
+
+
+def has_collapsed(record: dict) -> bool:
+    """Whether a training ends with fewer than half of its answers right, on validation problems."""
+    return record["validation"]["accuracy"] < 0.5
+
+
+def choice_of(record: dict) -> tuple[str, str, float, str]:
+    return record["task"], record["method"], record["learning_rate"], record["schedule"]
 
 
 def swept(found: Iterable[dict]) -> dict[tuple[str, str], dict[Choice, float]]:

@@ -13,7 +13,7 @@ from study.settings import TASKS, Setting
 
 
 def record(setting, regret, drawn=1000):
-    held_out = {"regret": {str(TASKS[setting.task].budget): regret}}
+    held_out = {"regret": {str(TASKS[setting.task].budget): regret}, "accuracy": 1 - regret}
     return asdict(setting) | {"validation": held_out, "curve": {"drawn": [10, drawn], "scored": [0, 0]}}
 
 
@@ -61,6 +61,14 @@ def test_a_task_takes_the_better_of_two_rates():
     found += [record(Setting(UNEVEN, "GRPO", rate, "cosine", 0, 100), rate) for rate in (8e-4, 4e-4)]
     assert plan.choices(found)[UNEVEN, "GRPO"] == (4e-4, "cosine")
     assert (UNEVEN, "MRT dense") not in plan.choices(found)
+
+
+def test_what_collapses_with_any_seed_is_no_choice():
+    found = swept(dict.fromkeys(MAIN, 8e-4))
+    assert plan.choices(found)[HARD, "GRPO"] == (8e-4, "cosine")
+    found.append(record(Setting(HARD, "GRPO", 8e-4, "cosine", 2, 100), regret=1.0))
+    assert plan.choices(found)[HARD, "GRPO"] == (4e-4, "cosine")
+    assert plan.choices(found)[HARD, "MRT dense"] == (8e-4, "cosine")
 
 
 def test_updates_at_equal_tokens_are_those_that_mrts_tokens_buy():
