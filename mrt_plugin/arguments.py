@@ -27,8 +27,8 @@ class MetaProverArguments:
     mrt_cues: list[str] = field(
         default_factory=lambda: list(CUES),
         metadata={
-            "help": "What a paragraph that may start a new episode starts with, for models that do not write as R1 "
-            "does. An empty list: an episode of every three paragraphs. The paper's: "
+            "help": "A paragraph that begins with one of these may start a new episode. Change them for models that "
+            "do not write as R1 does. An empty list: an episode of every three paragraphs. The paper's: "
             + ", ".join(f"'{cue}'" for cue in CUES)
             + "."
         },
@@ -46,8 +46,8 @@ class MetaProverArguments:
             "help": "Text that makes the policy stop and answer. 'explain': the paper's, and the default of builders "
             "and measurements. 'answer': a short one that ends in \\boxed{, and the default of training, where "
             "explained answers can cost more tokens than the rollouts. Anything else is the text itself: it contains "
-            "</think>, or, for a model that does not think in tags, ends in \\boxed{. In 'mixed', rewards see it in "
-            "the rows that it stops, to which Open-R1's `format` gives 0 after 'explain' and 'answer'."
+            "</think>, or, for a model that does not think in tags, ends in \\boxed{. In 'mixed', rewards see the "
+            "text in the rows that it stops; Open-R1's `format` gives these rows 0 after 'explain' and 'answer'."
         },
     )
     mrt_estimator: str = field(
@@ -116,10 +116,10 @@ class MRTArguments(MetaProverArguments):
     mrt_horizon: float = field(
         default=1.0,
         metadata={
-            "help": "How far ahead 'dense' looks, in mean lengths of an episode (ours): each token gets the change of "
-            "J from there to that much later, where J rises evenly within an episode. 0 (the authors' online "
-            "variant): each token gets the whole progress of its episode, which pays for merging two that both gain; "
-            "in docs/results.md some trainings with it collapse."
+            "help": "How far ahead 'dense' looks, in mean episode lengths (ours): each token gets the change in J "
+            "from its position to that far ahead, with J interpolated linearly within episodes. 0 (the authors' "
+            "online variant): each token gets the whole progress of its episode, which rewards merging two that both "
+            "gain; in docs/results.md some trainings with it collapse."
         },
     )
     mrt_length_alpha: float = field(
@@ -131,7 +131,7 @@ class MRTArguments(MetaProverArguments):
     )
     mrt_regret_steps: int = field(
         default=0,
-        metadata={"help": "Measure regret on held-out problems every so many optimiser steps; 0 never does."},
+        metadata={"help": "Optimiser steps between measurements of regret on held-out problems; 0: never."},
     )
     mrt_regret_problems: int = field(
         default=32, metadata={"help": "How many problems of the evaluation split to measure regret on."}
@@ -140,8 +140,8 @@ class MRTArguments(MetaProverArguments):
         default=0,
         metadata={
             "help": "With 'dense': rollouts to keep for `mrt view` whenever the run logs (logging_steps), in "
-            "output_dir/rollouts, with J after each episode and the advantage of each token. They are the first of "
-            "the main process, so that num_generations keeps all of one problem. 0 keeps none."
+            "output_dir/rollouts, with J after each episode and the advantage of each token. They are the first rows "
+            "of the main process, so setting it to num_generations keeps the group of one problem. 0 keeps none."
         },
     )
 

@@ -7,7 +7,7 @@ J *replaces* the group mean (`termination`), or where credit *varies* within a r
 
 A mode is an entry of `CREDITS`: the function that computes its advantages, and the facts that the trainer and
 [`~mrt_plugin.settings`] go by. One of your own is another [`Credit`], named in `mrt_credit` by its dotted path. Pure
-numpy. Left out: how J is measured, and GRPO's own normalisation, which `Step.outcome` has been through.
+numpy. Left out: how J is measured, and GRPO's own normalisation, which is already applied to `Step.outcome`.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ class Credit:
             reward beside the outcome.
         outcome_alone (`bool`, *optional*, defaults to `False`):
             Whether the reward has to be the outcome in [0, 1] and nothing else, since J is subtracted from it.
-        needs_prefix (`str`, *optional*): Why it makes no sense on bare problems, if it does not.
+        needs_prefix (`str`, *optional*): If it needs a prefix, why it makes no sense on bare problems.
     """
 
     name: str
@@ -107,8 +107,8 @@ def mixed(step: Step) -> np.ndarray:
 
 def termination(step: Step) -> np.ndarray:
     r"""
-    `A = R - J(prefix)`, of shape (B,) (the authors' later notes): the chance of success on stopping at the prefix
-    takes the place of the group mean, and nothing is scaled. 0 where R or J is unknown.
+    `A = R - J(prefix)`, of shape (B,) (the authors' later notes): the success probability on stopping at the prefix
+    replaces the group mean, and nothing is scaled. 0 where R or J is unknown.
 
     Example:
     ```python
@@ -125,8 +125,8 @@ def termination(step: Step) -> np.ndarray:
 def dense(step: Step) -> np.ndarray:
     r"""
     `A_t = A_outcome + alpha * progress_t`, of shape (B, T) (Definition 6.1 for each token, as in the authors' online
-    variant): every thinking token gets, beside the outcome's advantage, what J gains from there within `horizon` mean
-    lengths of an episode; with a horizon of 0, the whole progress of its episode.
+    variant): the progress of a thinking token is the gain in J from there over `horizon` mean episode lengths; with a
+    horizon of 0, the whole progress of its episode.
 
     Example:
     ```python
@@ -146,12 +146,12 @@ def token_progress(
     credit_ends: Sequence[Sequence[int]], success: Sequence[np.ndarray], width: int, horizon: float
 ) -> np.ndarray:
     """
-    Progress of every token of a thinking, of shape (B, T); 0 before and behind, and to or from an unknown J. Arguments
-    are as in a [`Step`], but for the horizon h, in tokens.
+    Progress of every token of a thinking, of shape (B, T); 0 outside of it. An episode that begins or ends with an
+    unknown J adds none. Arguments are as in a [`Step`], but for the horizon h, in tokens.
 
-    Token t gets J(t + h) - J(t), where J rises evenly within an episode and stays as it is behind the last: an n-step
-    advantage with J as the value function. h = 0 is not its limit but another credit: each token gets the whole
-    progress of its episode, however long that is.
+    Token t gets J(t + h) - J(t), where J is linear within an episode and constant after the last: an n-step advantage
+    with J as the value function. h = 0 is not the limit of this but another credit: each token gets the whole progress
+    of its episode, however long that is.
 
     Example:
     ```python

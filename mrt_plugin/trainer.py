@@ -73,13 +73,13 @@ class MRTTrainer(GRPOTrainer):
 
     Args:
         model, reward_funcs, train_dataset, **kwargs:
-            As in [`~trl.GRPOTrainer`]. `mrt_progress` among the reward functions switches MRT on; what it adds is
-            decided by `args`, and where it is the only one, `mrt_accuracy` stands in as the outcome reward.
+            As in [`~trl.GRPOTrainer`]. `mrt_progress` among the reward functions switches MRT on, and `args` decide
+            what it adds. If it is the only reward function, `mrt_accuracy` is the outcome reward.
             The data set needs the column `solution` and, with `mrt_prefix: dataset`, `prefix` (thinking text) and
             `prefix_success` (its J).
         args ([`MRTConfig`], *optional*):
-            What to credit, and how to measure it, beside the arguments of GRPO. A plain [`~trl.GRPOConfig`] has the
-            defaults of [`MRTArguments`].
+            What to credit, and how to measure it, beside the arguments of GRPO. With a plain [`~trl.GRPOConfig`], the
+            defaults of [`MRTArguments`] apply.
 
     With `dense`, a thinking that was cut by length has episodes like any other, and its J is measured where it was
     cut; a completion that does not think, and one whose gold answer cannot be parsed, earn no progress. The answer and
@@ -161,7 +161,7 @@ class MRTTrainer(GRPOTrainer):
         return loss
 
     def notice(self, traces: list[Trace]) -> None:
-        """Logs how many traces of a step have no episode to credit, and how many no cue; called on every rank."""
+        """Logs the shares of a step's traces without an episode to credit, and without a cue. Called on every rank."""
         kinds = gather_object([[trace.episodes == 0, trace.cueless] for trace in traces])
         for name, values in zip(SILENT, zip(*kinds, strict=True), strict=False):
             self._metrics["train"][name].append(float(np.mean(values)))

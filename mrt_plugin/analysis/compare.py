@@ -14,16 +14,16 @@ from .runs import RESAMPLES, Run, estimate, load_runs, markdown
 
 
 LEVELS = (0.5, 0.75, 0.9)
-"""Shares of right answers for which the tokens are compared: maj@k tells runs apart no more where both reach 1."""
+"""Shares of right answers for which the tokens are compared: maj@k no longer separates runs once both reach 1."""
 
 BUDGETS = 200
-"""Most budgets at which a draw of problems looks up the share of right answers; what is drawn from is exact."""
+"""Most budgets at which a bootstrap draw looks up the share of right answers; the estimate itself is exact."""
 
 
 def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[str, str]]:
     """
-    The table of differences, `after` less `before`, with intervals of a bootstrap over problems, which draws both runs
-    of a problem together.
+    The table of differences, `after` minus `before`, with intervals from a bootstrap over problems that draws both
+    runs of a problem together.
 
     Args:
         before, after ([`~mrt_plugin.analysis.runs.Run`]):
@@ -108,7 +108,7 @@ def right_within(run: Run) -> tuple[list[int], np.ndarray]:
 
 def tokens_to_be_right(budgets: Sequence[float], accuracy: Sequence[float], level: float) -> float:
     """
-    The least of some budgets within which the share of right answers comes to a level; infinite where none is enough.
+    The smallest budget within which the share of right answers reaches a level; infinite if none does.
 
     ```python
     >>> tokens_to_be_right([100, 200, 300], [0.25, 0.75, 0.95], 0.9)

@@ -48,15 +48,15 @@ class EvaluationArguments(JobArguments):
     num_generations: int = field(default=20, metadata={"help": "Rollouts for each problem. The paper: 20."})
     temperature: float = field(default=0.6, metadata={"help": "Temperature of the rollouts. The paper: 0.6."})
     top_p: float = field(default=0.95, metadata={"help": "Nucleus of the rollouts. The paper: 0.95."})
-    output_dir: str = field(default="data/evaluation", metadata={"help": "Folder for the rollouts. A rerun goes on."})
+    output_dir: str = field(default="data/evaluation", metadata={"help": "Folder for the rollouts. A rerun resumes."})
     regret: bool = field(
-        default=False, metadata={"help": "Measure the success probability at every prefix too, as mrt_* say."}
+        default=False, metadata={"help": "Also measure the success probability at every prefix; mrt_* say how."}
     )
     extensions: int = field(
         default=0,
         metadata={
-            "help": "With regret: make the thinking go on this often when it has come to an end (budget forcing), and "
-            "measure after every second time. The paper: 8."
+            "help": "With regret: how many times to make finished thinking continue (budget forcing). J is measured "
+            "after every second time. The paper: 8."
         },
     )
     extension_tokens: int = field(default=2048, metadata={"help": "Most tokens of an extension. The paper: 2048."})

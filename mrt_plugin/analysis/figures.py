@@ -61,8 +61,8 @@ def draw_regret(runs: Sequence[Run], figure, variant: str = "definition") -> Non
 
 def draw_scaling(runs: Sequence[Run], figure) -> None:
     """
-    Success probability of a policy that is made to answer within a token budget, which can be above pass@1, where what
-    the budget cuts is wrong; bands: 95% intervals.
+    Success probability of a policy that is made to answer within a token budget. It can exceed pass@1, which counts a
+    completion cut by the budget as wrong. Bands: 95% intervals.
     """
     axes = _against_budget(runs, figure, lambda run, budget: run.success_at(budget), "bottom")
     axes.set_ylabel("success probability")
@@ -91,8 +91,8 @@ def _against_budget(runs: Sequence[Run], figure, measure: Callable[[Run, float],
 
 def draw_episodes(runs: Sequence[Run], figure) -> None:
     """
-    [maj@p]_j: a vote among p forced answers after each of j episodes, against its tokens, in traces of the most common
-    number of episodes; beside it, pass@k of k answers without any thinking.
+    [maj@p]_j: a majority vote among p forced answers after j episodes, against its tokens, for traces with the most
+    common number of episodes; for comparison, pass@k of k answers without any thinking.
     """
     for run, axes in zip(runs, figure.subplots(1, len(runs), sharey=True, squeeze=False)[0], strict=True):
         answered = _with_votes(run)
@@ -121,7 +121,7 @@ def draw_episodes(runs: Sequence[Run], figure) -> None:
 
 
 def draw_progress(runs: Sequence[Run], figure) -> None:
-    """How much each episode added to the chance of success: share of the episodes by their progress."""
+    """Distribution of progress: share of the episodes by how much each added to the success probability."""
     axes = figure.subplots()
     drawn = ESTIMATORS[runs[0].settings["mrt_estimator"]].draws_answers
     steps = runs[0].settings["mrt_samples"] if drawn else 10
@@ -138,7 +138,7 @@ def draw_progress(runs: Sequence[Run], figure) -> None:
 
 
 def draw_lengths(runs: Sequence[Run], figure) -> None:
-    """Tokens of a completion and episodes of a trace: the share of those that have at most so many."""
+    """Cumulative distributions of the tokens of a completion and of the episodes of a trace."""
     tokens, episodes = figure.subplots(1, 2, sharey=True)
     for run, look in _looks(runs):
         look.pop("marker")
@@ -200,8 +200,8 @@ FIGURES: dict[str, tuple[Callable, Callable[[Sequence[Run]], bool]]] = {
 
 def draw(runs: Sequence[Run], folder: Path, variant: str = "definition") -> dict[str, str]:
     """
-    Draws every figure for which runs of the same problems and budget have the data, and returns for the name of each
-    what it shows; `variant` is that of regret.
+    Draws every figure for which runs of the same problems and budget have the data, and returns a caption for each
+    name. `variant` is the variant of regret.
     """
     folder.mkdir(parents=True, exist_ok=True)
     captions = {}

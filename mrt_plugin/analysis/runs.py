@@ -93,7 +93,7 @@ class Run:
         return self.each(lambda group: np.mean([at(rollout) for rollout in group]))
 
     def points_within(self, token_budget: float) -> int:
-        """How many of the points beyond the trained budget a budget allows for."""
+        """How many of the points beyond the trained budget lie within a budget."""
         return sum(point <= token_budget for point in self.budgets()[4:])
 
     def budgets(self) -> list[int]:
@@ -119,7 +119,7 @@ def _linearized(rollouts: list[Rollout]) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Estimate(NamedTuple):
-    """A mean over problems with its 95% bootstrap interval; NaN where one problem leaves nothing to resample."""
+    """A mean over problems with its 95% bootstrap interval, which is NaN if there is only one problem."""
 
     mean: float
     low: float
@@ -131,8 +131,8 @@ class Estimate(NamedTuple):
 
 def estimate(values: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> Estimate:
     """
-    A statistic of per-problem numbers, with a percentile bootstrap over problems: of values of shape (P, ...), what
-    belongs to a problem is drawn together.
+    A statistic of values of shape (P, ...), with a percentile bootstrap over the P problems. All values of a problem
+    are drawn together.
 
     ```python
     >>> estimate(np.array([0.0, 1.0, 1.0, 0.0])).mean
@@ -191,7 +191,7 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
 
 def run_names(folders: Sequence[str | Path]) -> list[str]:
     """
-    The last parts of paths, or, where two are equal, what differs in the paths.
+    The last parts of the paths or, if two are equal, the paths below their common folder.
 
     ```python
     >>> run_names(["runs/grpo", "runs/mrt"]), run_names(["a/mrt", "b/mrt"])

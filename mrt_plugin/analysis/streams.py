@@ -1,6 +1,6 @@
 r"""Longer than trained: budget forcing for models that think in tags, linearized search for those that backtrack.
 
-Both make a model that has come to an end go on, in the same stream of tokens. Nothing is tokenised again.
+Both make a model continue after it has finished, in the same stream of tokens. Nothing is tokenised again.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ MEASURED_EVERY = 2
 
 def extend(sampler: Sampler, traces: Sequence[Trace], extensions: int, settings: SamplingSettings) -> list[Trace]:
     """
-    Budget forcing: makes the finished thinking of N traces go on, `extensions` times, with one call to the sampler
+    Budget forcing: makes the finished thinking of N traces continue `extensions` times, with one call to the sampler
     each time.
 
-    An extension appends a line break and a cue, and lets the model think to its next `</think>`. Where it is cut
-    before that, its last paragraph is dropped. Where there is no room for it, the thinking stays as it is.
+    An extension appends a line break and a cue, and lets the model think to its next `</think>`. If it is cut before
+    that, its last paragraph is dropped. If there is no room for it, the thinking stays as it is.
 
     Returns:
         `list[Trace]`:
@@ -70,9 +70,9 @@ def linearize(
     settings: SamplingSettings,
 ) -> list[list[Completion]]:
     """
-    Linearized search: goes on from the `first` attempt at each of N prompts until its stream has so many `attempts`,
-    with one call to the sampler for each further one. It begins with the `continuation`, after a blank line, and the
-    model sees the last `window` attempts before it. An attempt for which there is no room is empty, and cut.
+    Linearized search: continues from the `first` attempt at each of N prompts to a stream of `attempts` attempts, with
+    one call to the sampler for each further one. A further attempt begins with the `continuation`, after a blank line,
+    and the model sees the last `window` attempts before it. An attempt without room is empty and counts as cut.
 
     Returns:
         `list[list[Completion]]`:

@@ -3,8 +3,8 @@ r"""Stored rollouts -> one page that shows what each episode of a thinking was w
     mrt view runs/evaluation/grpo runs/evaluation/mrt
     mrt view runs/mrt                                    # a training with mrt_keep_rollouts
 
-The page needs no other file and no network. It holds the numbers of all rollouts, and the texts of each problem apart
-and compressed, which the browser unpacks when the problem is opened. Numbers are computed here and only drawn there.
+The page needs no other file and no network. It holds the numbers of all rollouts and, compressed for each problem, the
+texts, which the browser unpacks when the problem is opened. Numbers are computed here; the browser only draws them.
 Left out: the thinking that budget forcing adds, whose text is not stored.
 """
 
@@ -34,7 +34,7 @@ from .runs import SCHEMA, load_runs, run_names
 
 
 IDLE = 0.04
-"""An episode whose progress is smaller, either way, is idle: less than one of 20 answers."""
+"""An episode is idle if its absolute progress is smaller: less than one of 20 answers."""
 
 STEP = 0.02
 """Credit is shown in multiples of it."""
@@ -51,8 +51,8 @@ class Shown(NamedTuple):
 
 def load(folders: Sequence[str | Path]) -> list[Shown]:
     """
-    Reads runs to be shown beside each other: evaluations, or trainings of which those problems are shown that all met
-    in the same step.
+    Reads runs to be shown beside each other: evaluations, or trainings. Of trainings, only the problems that all of
+    them met in the same step are shown.
 
     Raises:
         `ValueError`: If a folder has no rollouts with success probabilities, or the runs do not go together.
@@ -174,7 +174,7 @@ def idle_tokens(success_probability: Sequence[float], ends: Sequence[int]) -> in
 
 def lost_success(success_probability: Sequence[float]) -> float:
     """
-    The highest J less the one at the end: how much of its chance a thinking threw away.
+    The highest J minus the last one: how much success probability the thinking lost.
 
     ```python
     >>> lost_success([0.25, 1.0, 0.75])

@@ -8,13 +8,13 @@ from ..grading import Verdict, grade
 
 def votes(answers: Sequence[str], verdicts: Sequence[Verdict]) -> list[int | None]:
     r"""
-    What each of a problem's N answers votes for, given what grading them came to.
+    What each of a problem's N answers votes for, given their verdicts.
 
     Returns:
         `list[int | None]` of length N:
             0 for right answers, 1, 2, ... for each other answer, in the order of appearance, and `None` where there is
-            no answer, or where the grader ran out of time. Two wrong answers are one if math-verify accepts the second
-            with the first as the gold answer.
+            no answer, or where the grader ran out of time. Two wrong answers count as the same if math-verify accepts
+            the second with the first as the gold answer.
 
     Example:
     ```python
