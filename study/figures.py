@@ -47,6 +47,27 @@ def draw(results: Results, folder: Path) -> None:
         plt.close(figure)
 
 
+def draw_search(results: Results, folder: Path) -> None:
+    """How each rate and schedule of a search goes: regret on validation problems, a panel for each method."""
+    swept = [record for record in results.all if record.get("seed") == 0]
+    methods = [method for method in SHOWN[1:] if any(record["method"] == method for record in swept)]
+    rates = sorted({record["learning_rate"] for record in swept})
+    with plt.rc_context(STYLE | {"figure.figsize": (11, 3.4)}):
+        figure, panels = plt.subplots(1, len(methods), sharey=True, squeeze=False)
+        for method, axes in zip(methods, panels[0], strict=True):
+            for record in sorted(swept, key=lambda record: (record["learning_rate"], record["schedule"])):
+                if record["method"] == method:
+                    look = {"color": COLORS[1:][rates.index(record["learning_rate"])]}
+                    look["linestyle"] = "-" if record["schedule"] == "cosine" else ":"
+                    label = f"{record['learning_rate']:g}, {record['schedule']}"
+                    axes.plot(record["curve"]["updates"], record["curve"]["regret"], label=label, **look)
+            axes.set(xlabel="updates", title=method, ylim=(0, 0.5))
+            axes.legend(fontsize="x-small")
+        panels[0][0].set_ylabel(f"regret@{results.budget}, validation problems")
+        figure.savefig(folder / f"{results.task}-search.png")
+        plt.close(figure)
+
+
 def draw_when(tasks: list[Results], folder: Path) -> None:
     """
     When progress pays: what GRPO and MRT gain in a stretch of training, beside how often the outcome is silent in it.

@@ -19,7 +19,7 @@ import numpy as np
 from mrt_plugin.analysis.runs import markdown
 
 from .compare import LEVEL, START, Results, gain_ratio, interval, reach, tokens_to
-from .figures import draw, draw_when
+from .figures import draw, draw_search, draw_when
 from .reproduce import read
 from .settings import BASELINE, CHOSEN, METHODS, RECORDS, TASKS, VARIANTS, varied
 
@@ -141,17 +141,25 @@ def learning_table(results: Results) -> list[dict]:
     return rows
 
 
-def sweep_table(results: Results) -> list[dict]:
-    """Regret on validation problems at the budget of training, seed 0; the lowest of a row is the choice."""
-    rows: dict[str, dict] = {}
+def rates_table(results: Results) -> list[dict]:
+    """What each rate and schedule of a method's search comes to on validation problems, seed 0."""
+    rows = []
+    order = [*METHODS, *VARIANTS]
     swept = [record for record in results.all if record.get("seed") == 0]
-    for record in sorted(swept, key=lambda record: (record["schedule"], record["learning_rate"])):
+    for record in sorted(swept, key=lambda r: (order.index(r["method"]), r["learning_rate"], r["schedule"])):
+        held_out, curve = record["validation"], record["curve"]
         choice = record["learning_rate"], record["schedule"]
-        row = rows.setdefault(record["method"], {"method": record["method"]})
-        regret = f"{record['validation']['regret'][str(results.budget)]:.3f}"
         chosen = results.chosen.get(record["method"]) == choice
-        row[f"{choice[1]} {choice[0]:g}"] = f"**{regret}**" if chosen else regret
-    return [rows[method] for method in (*METHODS, *VARIANTS) if method in rows]
+        row = {"method": record["method"], "rate": f"{choice[0]:g}, {choice[1]}" + ", chosen" * chosen}
+        for update in (results.steps * 3 // 10, results.steps * 6 // 10):
+            regret = np.interp(update, curve["updates"], curve["regret"])
+            row[f"regret@{results.budget} after {update} updates"] = f"{regret:.3f}"
+        row["at the end"] = f"{held_out['regret'][str(results.budget)]:.3f}"
+        row[f"within {results.quarter} tokens"] = f"{held_out['within_quarter']:.3f}"
+        row["tokens"] = f"{held_out['tokens']:.0f}"
+        row["million tokens of training"] = f"{(curve['drawn'][-1] + curve['scored'][-1]) / 1e6:.2f}"
+        rows.append(row)
+    return rows
 
 
 TABLES = {
@@ -161,7 +169,7 @@ TABLES = {
     "variants": variants_table,
     "equal": equal_table,
     "terms": terms_table,
-    "sweep": sweep_table,
+    "rates": rates_table,
 }
 
 
@@ -192,6 +200,8 @@ def main(records: Path, page: Path) -> None:
     page.write_text(re.sub(r"<!-- table (\w+) ([\w-]+) -->.*?<!-- end -->", table, text, flags=re.S))
     for results in tasks.values():
         draw(results, page.parent / "figures")
+        if any(record.get("seed") == 0 for record in results.all):
+            draw_search(results, page.parent / "figures")
     if trained := [results for results in tasks.values() if len(results.runs) > 1]:
         draw_when(trained, page.parent / "figures")
     print(f"wrote {page}, from {len(found)} records")

@@ -126,4 +126,4 @@ def test_a_page_gets_its_tables_anew(tmp_path):
     page.unlink()
     results.main(tmp_path / "records", page)
     assert "-0.100 [-0.100, -0.100]" in page.read_text()
-    assert "**0.100**" in page.read_text()
+    assert "0.0008, cosine, chosen" in page.read_text()
