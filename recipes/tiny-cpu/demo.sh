@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # MRT beside GRPO on a laptop: no GPU, no model hub, no data hub. Read it from top to bottom; it is the whole story.
 #
-#     make demo                       50 updates of each; two CPU cores
-#     make demo-fast                  a third of the updates, which show the direction: six minutes of processor time
+#     make demo                       50 updates of each: eight minutes of two idle CPU cores
+#     make demo-fast                  a third of the updates, which show the direction: four minutes
 #     make demo FLAGS=--from-scratch  makes the warm start anew as well, which takes longer than the rest
 #
 # The model solves equations modulo 7 in attempts that it checks. It mostly gets there in the end, and wastes tokens on
