@@ -38,7 +38,7 @@ from mrt_plugin.upstream.version import TRL_1
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "recipes/README.md", ROOT / "study/README.md"])
 COMMANDS = TRAINING.keys() | OTHERS.keys()
-OF_OTHERS = {".", "cd", "cp", "done", "for", "git", "mkdir", "sbatch", "trl", "vllm"}
+OF_OTHERS = {".", "cd", "cp", "done", "export", "for", "git", "mkdir", "sbatch", "trl", "vllm"}
 """What lines of commands begin with that are not ours."""
 
 DORMANT = "open-r1-entry-points.md"
