@@ -36,13 +36,21 @@ class Results:
         self.all = [record for record in found if record["task"] == task]
         chosen = choices(record for record in found if "seed" in record)
         self.chosen = {method: choice for (of_task, method), choice in chosen.items() if of_task == task}
+        if self.trained and not any(record.get("seed") == 0 for record in self.all):
+            # No search, as in reproduce-fast: each method has the rate and the length that it was given.
+            self.chosen = {record["method"]: (record["learning_rate"], record["schedule"]) for record in self.trained}
+            self.steps = max(record["steps"] for record in self.trained)
         self.start = next(record for record in self.all if record["method"] == START)
         self.runs: dict[str, list[dict]] = {START: [self.start]}
         self.longer: dict[str, list[dict]] = {}  # at equal tokens
-        for record in sorted((r for r in self.all if r.get("seed")), key=lambda r: r["seed"]):
+        for record in sorted(self.trained, key=lambda r: r["seed"]):
             if (record["learning_rate"], record["schedule"]) == self.chosen.get(varied(record["method"])):
                 into = self.runs if record["steps"] == self.steps else self.longer
                 into.setdefault(record["method"], []).append(record)
+
+    @property
+    def trained(self) -> list[dict]:
+        return [record for record in self.all if record.get("seed")]
 
     def right(self, method: str) -> np.ndarray:
         """(seeds, problems, tokens): the share of right answers within each number of tokens up to the budget."""
@@ -127,6 +135,8 @@ def interval(statistic: Callable[..., float], *samples: np.ndarray) -> Estimate:
         some = generator.integers(problems, size=problems)
         seeds = [generator.integers(len(sample), size=max(len(sample) - 1, 1)) for sample in samples]
         drawn.append(statistic(*(s[of_s][:, some].mean((0, 1)) for s, of_s in zip(samples, seeds, strict=True))))
+    if np.isnan(drawn).all():
+        return Estimate(np.nan, np.nan, np.nan)
     method = "nearest" if np.isinf(drawn).any() else "linear"  # nothing lies between a finite and an infinite draw
     low, high = np.nanpercentile(drawn, [2.5, 97.5], method=method).tolist()
     return Estimate(float(statistic(*(sample.mean((0, 1)) for sample in samples))), low, high)

@@ -88,6 +88,14 @@ def test_what_is_gained_in_a_stretch_is_a_share_of_what_was_left():
     assert gain == pytest.approx(np.array([[0.8, 0, 0, 0, 0]] * 2))  # from 0.5 to 0.1, and no further
 
 
+def test_without_a_search_methods_have_the_rates_and_steps_that_they_were_given():
+    found = [record("warm start"), record("GRPO", 1, 0.2, rate=4e-4), record("MRT dense", 1, 0.1)]
+    of_task = compare.Results([one | {"steps": 40} if "seed" in one else one for one in found], TASK)
+    assert of_task.methods == ["warm start", "GRPO", "MRT dense"]
+    assert (of_task.steps, of_task.chosen["GRPO"]) == (40, (4e-4, "cosine"))
+    assert results.versus_table(of_task)[0]["method less GRPO"] == "MRT dense"
+
+
 def test_variants_and_longer_trainings_stand_beside_what_they_vary():
     found = trainings() + [record("progress scalar", seed, 0.25, 90) for seed in (1, 2)]
     found += [record("GRPO", seed, 0.15) | {"steps": 140} for seed in (1, 2)]
