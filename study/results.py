@@ -35,6 +35,8 @@ def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndar
 
 
 def written(found, digits: int = 3) -> str:
+    if np.isnan(found.mean):
+        return ""
     return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
