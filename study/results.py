@@ -37,6 +37,8 @@ def difference(statistic: Callable[..., float], ours: np.ndarray, other: np.ndar
 def written(found, digits: int = 3) -> str:
     if np.isnan(found.mean):
         return ""
+    if found.low == found.high:  # of one seed, where seeds alone are drawn
+        return f"{found.mean:.{digits}f}"
     return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
