@@ -238,14 +238,11 @@ def check_columns(settings: Settings, given: dict) -> None:
 
 
 def check_size(args, train) -> None:
-    """Raises a `ValueError` if the data is smaller than what one call to the generator takes, for TRL drops that."""
-    rows, needed = (
-        len(train) if hasattr(train, "__len__") else None,
-        args.generation_batch_size // args.num_generations,
-    )
-    if rows is not None and rows < needed:
+    """Raises a `ValueError` if the data has fewer problems than one step takes: TRL would drop them all."""
+    needed = args.generation_batch_size // args.num_generations
+    if hasattr(train, "__len__") and len(train) < needed:  # a stream has no length
         raise ValueError(
-            f"The training data has {rows} problems, fewer than the {needed} that one step takes "
+            f"The training data has {len(train)} problems, fewer than the {needed} that one step takes "
             f"(generation_batch_size {args.generation_batch_size} / num_generations {args.num_generations}), so "
             "nothing would be trained. Give more problems, or set a smaller per_device_train_batch_size."
         )

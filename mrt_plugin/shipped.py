@@ -16,15 +16,8 @@ FOLDER = next(folder for folder in (_HERE / "recipes", _HERE.parent / "recipes")
 """Of an installed package, or of a checkout."""
 
 
-COMMANDS = {
-    "grpo": "grpo",
-    "sft": "sft",
-    "star": "star",
-    "prefixes": "prefixes",
-    "backtracking": "backtracking",
-    "evaluation": "evaluate",
-}
-"""By the folder of a recipe: the command that runs it."""
+COMMANDS = {"evaluation": "evaluate"} | {name: name for name in ("grpo", "sft", "star", "prefixes", "backtracking")}
+"""The command that runs the recipes of a folder."""
 
 
 def recipe_names() -> list[str]:

@@ -6,11 +6,13 @@ The list is declared; what depends on a choice that earlier trainings make joins
 
 from collections.abc import Iterable, Iterator
 from itertools import product
+from operator import itemgetter
 
 from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, ONLINE, RIVAL, TASKS, Setting, varied
 
 
 RATES = (4e-4, 8e-4, 1.6e-3)
+COLLAPSED = 0.5  # accuracy on validation problems below which a training has collapsed at its end
 HARD, EASY, UNEVEN = "revise-hard", "revise-easy", "revise-uneven"
 MAIN = (BASELINE, CHOSEN, RIVAL)
 CONTROLS = ("progress shuffled", "progress scalar", "likelihood as outcome", "return to go", "return to go, baseline")
@@ -61,7 +63,8 @@ def choices(found: Iterable[dict]) -> Choices:
     with which a training of any seed collapsed.
     """
     found = list(found)
-    regrets, collapsed = swept(found), {choice_of(record) for record in found if has_collapsed(record)}
+    regrets, which = swept(found), itemgetter("task", "method", "learning_rate", "schedule")
+    collapsed = {which(record) for record in found if record["validation"]["accuracy"] < COLLAPSED}
     chosen: Choices = {(task, method): (rate, "constant") for task, rate in OLD.items() for method in MAIN[:2]}
     for of_task in sorted(regrets, key=lambda of_task: (of_task[0] != HARD, of_task[1] not in MAIN)):
         some = grid(*of_task, chosen, regrets[of_task])
@@ -71,15 +74,6 @@ def choices(found: Iterable[dict]) -> Choices:
     if all((HARD, method) in chosen for method in MAIN):
         chosen |= {(task, method): chosen[HARD, method] for task in ATTEMPTS for method in MAIN}
     return chosen
-
-
-def has_collapsed(record: dict) -> bool:
-    """Whether a training ends with fewer than half of its answers right, on validation problems."""
-    return record["validation"]["accuracy"] < 0.5
-
-
-def choice_of(record: dict) -> tuple[str, str, float, str]:
-    return record["task"], record["method"], record["learning_rate"], record["schedule"]
 
 
 def swept(found: Iterable[dict]) -> dict[tuple[str, str], dict[Choice, float]]:

@@ -121,7 +121,7 @@ def test_a_configuration_of_accelerate_that_is_not_there_is_named(monkeypatch, c
 
 def test_a_recipe_of_another_command_is_told(mrt):
     last = mrt("grpo", "--config", "evaluation/aime_2024.yaml")
-    assert last.endswith(". The recipe is one of `mrt evaluate`.")
+    assert last.endswith(". Recipes in evaluation/ are for `mrt evaluate`.")
 
 
 def test_a_traceback_can_be_had(recipe, monkeypatch):

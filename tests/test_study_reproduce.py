@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from itertools import product
 
 import pytest
 
@@ -94,7 +95,7 @@ def start(tmp_path, monkeypatch):
 
 def test_a_training_that_is_recorded_or_claimed_is_not_made_again(tmp_path, monkeypatch, start):
     setting = Setting("search", "GRPO", 1e-4, "constant", 1, 150)
-    monkeypatch.setattr(reproduce, "FAST", [setting])
+    monkeypatch.setattr(reproduce, "short", lambda: [setting])
     work, records = tmp_path / "work", tmp_path / "records"
     (work / setting.name).mkdir(parents=True)  # of a process that was stopped
     with reproduce.claim(setting.name, work) as mine:
@@ -110,9 +111,16 @@ def test_a_training_that_is_recorded_or_claimed_is_not_made_again(tmp_path, monk
         reproduce.trainings(records, start.parent)
 
 
+def test_the_short_run_has_the_rates_that_the_study_chose():
+    chosen = plan.choices(reproduce.trainings(reproduce.RECORDS))
+    settings = reproduce.short()
+    assert {(one.method, one.seed) for one in settings} == set(product(MAIN, (1, 2)))
+    assert all((one.learning_rate, one.schedule) == chosen[HARD, one.method] for one in settings)
+
+
 def test_a_training_that_fails_does_not_keep_others_from_theirs(tmp_path, monkeypatch, start):
     settings = [Setting("search", "GRPO", rate, "constant", 1, 150) for rate in (1.0, 1e-4)]
-    monkeypatch.setattr(reproduce, "FAST", settings)
+    monkeypatch.setattr(reproduce, "short", lambda: settings)
     monkeypatch.setattr(reproduce, "train", lambda setting, *_: measure.call(tmp_path / "log", "-c", "1 / 0") or {})
     monkeypatch.setattr(reproduce, "WAIT", 0)
     with pytest.raises(SystemExit, match=settings[0].name):

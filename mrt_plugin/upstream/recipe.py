@@ -269,7 +269,7 @@ def run_recipe(task: str, dataclass_types: tuple, main: Callable, arguments: lis
             parsed = parser.parse_args_and_config(arguments)
         except ValueError as error:  # whoever raised it
             other = command_of(recipe or "") or task
-            hint = f" The recipe is one of `mrt {other}`." if other != task else ""
+            hint = f" Recipes in {Path(recipe).parent.name}/ are for `mrt {other}`." if other != task else ""
             raise Mistake(sentence(error) + hint) from error
         main(*parsed)
 

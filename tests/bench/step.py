@@ -1,6 +1,6 @@
 r"""Where the time of a training step goes at a user's size, by torch's profiler: GRPO beside each credit of MRT.
 
-    python tests/bench/step.py MODEL PROBLEMS     # a warm-started model; JSON lines of problem and solution
+    python -m tests.bench.step MODEL PROBLEMS     # a warm-started model; JSON lines of problem and solution
 
 One card, or one core with OMP_NUM_THREADS=1. The weights are in bf16. Of each method one step warms up and the next
 `STEPS` are measured; all begin with the same weights.
@@ -18,7 +18,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback
 
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress, starts
-from mrt_plugin.analysis.runs import markdown
+from tests.gpu.__main__ import table
+from tests.gpu.cost import synchronize
 
 
 STEPS = 2
@@ -62,11 +63,6 @@ class Clock(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         synchronize()
         self.seconds.append(time.perf_counter() - self.began)
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def spanned(function, name: str):
@@ -133,14 +129,9 @@ def phases(method: str, clock: Clock, trainer, averages) -> dict:
 
 
 def operators(method: str, averages, most: int = 5) -> dict:
-    names = {*SPANS.values(), PREFIXES, GRADIENT}
-    own = {
-        found.key: getattr(found, "self_device_time_total", 0)
-        if torch.cuda.is_available()
-        else found.self_cpu_time_total
-        for found in averages
-        if found.key not in names
-    }
+    time_of_its_own = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    phases = {*SPANS.values(), PREFIXES, GRADIENT}
+    own = {found.key: getattr(found, time_of_its_own) for found in averages if found.key not in phases}
     total = sum(own.values())
     return {"method": method} | {key: own[key] / total for key in sorted(own, key=own.get, reverse=True)[:most]}
 
@@ -152,22 +143,14 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=320)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    arguments = parser.parse_args()
-    tables = [[], []]
-    for method in arguments.methods:
-        for rows, row in zip(
-            tables, one(arguments.model, arguments.problems, method, arguments.rollouts, arguments.tokens), strict=True
-        ):
-            rows.append(row)
-        tables[0][-1]["times the first"] = tables[0][-1]["seconds a step"] / tables[0][0]["seconds a step"]
-        print(tables[0][-1], tables[1][-1], sep="\n", flush=True)
-    for rows in tables:
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        print(markdown([{name: shown(row.get(name, "")) for name in names} for row in rows]), end="\n\n")
-
-
-def shown(value) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    given = parser.parse_args()
+    steps, shares = [], []
+    for method in given.methods:
+        step, share = one(given.model, given.problems, method, given.rollouts, given.tokens)
+        steps.append(step | {"times the first": step["seconds a step"] / (steps or [step])[0]["seconds a step"]})
+        shares.append(share)
+        print(steps[-1], share, sep="\n", flush=True)
+    print(table(steps), table(shares), sep="\n\n")
 
 
 if __name__ == "__main__":
