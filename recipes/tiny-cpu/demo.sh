@@ -63,9 +63,8 @@ mrt figures --runs "$out/evaluation/warm start" "$out/evaluation/GRPO" "$out/eva
 mrt compare "$out/evaluation/GRPO" "$out/evaluation/MRT dense"
 cat << END
 
-pass@1 is the share of right answers within 480 tokens, cut the share of completions that did not end in them; 90% within is
-the length that nine of ten stay below. Regret (arXiv 2503.07572) is what a policy with the best answer from the start
-would have had more, on average over the tokens of a budget: less is better.
+pass@1: right answers within 480 tokens. 90% within: the length that nine of ten completions do not exceed. cut: completions
+that did not end within 480 tokens. regret@N (arXiv 2503.07572): the success that is missing, on average over N tokens.
 This is one seed on one small task. docs/results.md has more seeds, other tasks, and what progress costs.
 
 Look at  $out/figures/report.html  and read rollouts in  $out/figures/view.html
