@@ -206,7 +206,8 @@ def main(records: Path, page: Path) -> None:
         draw(results, page.parent / "figures")
         if any(record.get("seed") == 0 for record in results.all):
             draw_search(results, page.parent / "figures")
-    if trained := [results for results in tasks.values() if len(results.runs) > 1]:
+    trained = [results for results in tasks.values() if len(results.runs) > 1]
+    if len(trained) > 1:  # of one task it says nothing
         draw_when(trained, page.parent / "figures")
     print(f"wrote {page}, from {len(found)} records")
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from study import compare, plan, results
+from study import compare, figures, plan, results
 from study.settings import SCHEDULES, TASKS
 
 
@@ -115,6 +115,11 @@ def test_accuracy_is_told_apart_by_the_terms_of_a_problem(monkeypatch):
     dense = results.terms_table(of_task)[-1]
     assert dense["2 terms (1)"].startswith("1.000")
     assert dense["4 terms (1)"].startswith("0.750")
+
+
+def test_stretches_of_several_tasks_are_drawn(tmp_path):
+    figures.draw_when([compare.Results(trainings(), TASK)] * 2, tmp_path)
+    assert (tmp_path / "when.png").stat().st_size > 10_000
 
 
 def test_a_page_gets_its_tables_anew(tmp_path):
