@@ -5,7 +5,7 @@ out of its mean. What is checked: log-probabilities behind J, advantages, the lo
 gradients of fp16 are left to its scaler, which skips a step that overflows; DeepSpeed steps before anybody can look.
 """
 
-import torch
+from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback
 
 
@@ -31,6 +31,5 @@ class FiniteGradients(TrainerCallback):
         if self.trainer.accelerator.scaler is None:
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             shards = [gradient.to_local() if hasattr(gradient, "to_local") else gradient for gradient in gradients]
-            # One number of each gradient, and one transfer for all of them.
-            if shards and not torch.stack([shard.isfinite().all() for shard in shards]).all():
+            if shards and not get_total_norm(shards).isfinite():  # one pass without a copy, one transfer
                 raise self.trainer.not_finite("A gradient")

@@ -1,4 +1,4 @@
-"""The study's task `revise`, hard, as conversations for SmolLM2: problems, and traces for its warm start.
+"""The study's task `revise`, easy, as conversations for SmolLM2: problems, and traces for its warm start.
 
     python recipes/smollm2/revise.py --output runs/smollm2
 
@@ -18,7 +18,7 @@ TRACES_PER_PROBLEM = 14
 
 
 def main(output: Path, seed: int) -> None:
-    rng, dials = random.Random(seed), SETTINGS["hard"]
+    rng, dials = random.Random(seed), SETTINGS["easy"]
     drawn = draw_problems(dials, rng)
     rows = {f"problems/{split}": list(map(make_problem, some)) for split, some in drawn.items()}
     rows["warm_start/train"] = []
