@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from transformers import TrainerCallback
 
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress, starts
+from mrt_plugin.finite import FiniteGradients
 from tests.gpu.__main__ import table
 from tests.gpu.cost import synchronize
 
@@ -35,7 +36,7 @@ METHODS = {
     ),
     "MRT termination, online": ([mrt_accuracy], {"mrt_credit": "termination", **ONLINE}),
 }
-PREFIXES, GRADIENT = "prefixes", "its gradient"
+PREFIXES, GRADIENT, GUARD = "prefixes", "its gradient", "its check"
 SPANS = {
     "_generate_single_turn": "writing rollouts",
     "measure": "measuring J",
@@ -56,6 +57,8 @@ class Clock(TrainerCallback):
                 setattr(self.trainer, function, spanned(getattr(self.trainer, function), name))
             accelerator = self.trainer.accelerator
             accelerator.backward = spanned(accelerator.backward, GRADIENT)
+            [guard] = [one for one in self.trainer.callback_handler.callbacks if isinstance(one, FiniteGradients)]
+            guard.on_pre_optimizer_step = spanned(guard.on_pre_optimizer_step, GUARD)
             self.profiler.start()
         synchronize()
         self.began = time.perf_counter()
@@ -123,14 +126,14 @@ def phases(method: str, clock: Clock, trainer, averages) -> dict:
     traces = [entry.get("mrt/prefix_tokens", 0) for entry in log]
     row = {"method": method, "seconds a step": seconds, "tokens written": (sum(written) + sum(traces)) / STEPS}
     row["writing traces"] = (spent[PREFIXES] - spent["measuring J"]) / seconds if spent[PREFIXES] else 0.0
-    row |= {name: spent[name] / seconds for name in (*SPANS.values(), GRADIENT)}
-    row["the rest"] = 1 - sum(row[name] for name in ("writing traces", *SPANS.values(), GRADIENT))
+    row |= {name: spent[name] / seconds for name in (*SPANS.values(), GRADIENT, GUARD)}
+    row["the rest"] = 1 - sum(row[name] for name in ("writing traces", *SPANS.values(), GRADIENT, GUARD))
     return row
 
 
 def operators(method: str, averages, most: int = 5) -> dict:
     time_of_its_own = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-    phases = {*SPANS.values(), PREFIXES, GRADIENT}
+    phases = {*SPANS.values(), PREFIXES, GRADIENT, GUARD}
     own = {found.key: getattr(found, time_of_its_own) for found in averages if found.key not in phases}
     total = sum(own.values())
     return {"method": method} | {key: own[key] / total for key in sorted(own, key=own.get, reverse=True)[:most]}
