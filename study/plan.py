@@ -12,7 +12,6 @@ from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, ONLINE, RIVAL, TASKS,
 
 
 RATES = (4e-4, 8e-4, 1.6e-3)
-COLLAPSED = 0.5  # accuracy on validation problems below which a training has collapsed at its end
 HARD, EASY, UNEVEN = "revise-hard", "revise-easy", "revise-uneven"
 MAIN = (BASELINE, CHOSEN, RIVAL)
 CONTROLS = ("progress shuffled", "progress scalar", "likelihood as outcome", "return to go", "return to go, baseline")
@@ -64,7 +63,7 @@ def choices(found: Iterable[dict]) -> Choices:
     """
     found = list(found)
     regrets, which = swept(found), itemgetter("task", "method", "learning_rate", "schedule")
-    collapsed = {which(record) for record in found if record["validation"]["accuracy"] < COLLAPSED}
+    collapsed = {which(record) for record in found if collapses(record)}
     chosen: Choices = {(task, method): (rate, "constant") for task, rate in OLD.items() for method in MAIN[:2]}
     for of_task in sorted(regrets, key=lambda of_task: (of_task[0] != HARD, of_task[1] not in MAIN)):
         some = grid(*of_task, chosen, regrets[of_task])
@@ -74,6 +73,11 @@ def choices(found: Iterable[dict]) -> Choices:
     if all((HARD, method) in chosen for method in MAIN):
         chosen |= {(task, method): chosen[HARD, method] for task in ATTEMPTS for method in MAIN}
     return chosen
+
+
+def collapses(record: dict) -> bool:
+    """Whether a training ends with more regret on validation problems than after its first updates."""
+    return record["validation"]["regret"][str(TASKS[record["task"]].budget)] > record["curve"]["regret"][0]
 
 
 def swept(found: Iterable[dict]) -> dict[tuple[str, str], dict[Choice, float]]:
