@@ -77,7 +77,7 @@ def choices(found: Iterable[dict]) -> Choices:
 
 def collapses(record: dict) -> bool:
     """Whether a training ends with more regret on validation problems than after its first updates."""
-    return record["validation"]["regret"][str(TASKS[record["task"]].budget)] > record["curve"]["regret"][0]
+    return record["validation"]["regret"][str(TASKS[record["task"]].budget)] > record["curve"].get("regret", [1.0])[0]
 
 
 def swept(found: Iterable[dict]) -> dict[tuple[str, str], dict[Choice, float]]:

@@ -12,6 +12,7 @@ study/first/results.py.
 import argparse
 import re
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from .compare import LEVEL, START, Results, gain_ratio, interval, reach, tokens_
 from .figures import draw, draw_search, draw_when
 from .reproduce import read
 from .settings import BASELINE, CHOSEN, METHODS, RECORDS, TASKS, VARIANTS, varied
+
+
+rated = itemgetter("method", "learning_rate", "schedule", "steps")
 
 
 def mean(value: float) -> float:
@@ -146,8 +150,8 @@ def learning_table(results: Results) -> list[dict]:
 
 
 def rates_table(results: Results) -> list[dict]:
-    """What each rate and schedule of a method's search comes to on validation problems, seed 0."""
-    rows = []
+    """What each rate and schedule of a method's search comes to on validation problems: seed 0, and how others end."""
+    rows, budget = [], str(results.budget)
     order = [*METHODS, *VARIANTS]
     swept = [record for record in results.all if record.get("seed") == 0]
     for record in sorted(swept, key=lambda r: (order.index(r["method"]), r["learning_rate"], r["schedule"])):
@@ -158,7 +162,13 @@ def rates_table(results: Results) -> list[dict]:
         for update in (results.steps * 3 // 10, results.steps * 6 // 10):
             regret = np.interp(update, curve["updates"], curve["regret"])
             row[f"regret@{results.budget} after {update} updates"] = f"{regret:.3f}"
-        row["at the end"] = f"{held_out['regret'][str(results.budget)]:.3f}"
+        row["at the end"] = f"{held_out['regret'][budget]:.3f}"
+        others = [
+            found["validation"]["regret"][budget]
+            for found in sorted(results.all, key=lambda found: found.get("seed", 0))
+            if found.get("seed") and rated(found) == rated(record)
+        ]
+        row["other seeds"] = ", ".join(f"{regret:.3f}" for regret in others)
         row[f"within {results.quarter} tokens"] = f"{held_out['within_quarter']:.3f}"
         row["tokens"] = f"{held_out['tokens']:.0f}"
         row["million tokens of training"] = f"{(curve['drawn'][-1] + curve['scored'][-1]) / 1e6:.2f}"

@@ -117,6 +117,7 @@ VARIANTS = {
     "no outcome term": vary(CHOSEN, rewards=NO_OUTCOME),
     "progress shuffled": vary(CHOSEN, credit="SHUFFLED"),
     "progress centred": vary(CHOSEN, credit="CENTRED"),
+    "progress less the group's": vary(CHOSEN, credit="LESS_GROUP"),
     "progress scalar": vary(CHOSEN, "--mrt_horizon", "0", credit="SCALAR"),
     "likelihood as outcome": vary(CHOSEN, "--mrt_horizon", "0", credit="SCALAR", rewards=NO_OUTCOME),
     "return to go": vary(CHOSEN, "--mrt_horizon", "0", credit="TO_GO"),

@@ -16,7 +16,6 @@ from mrt_plugin.progress import progress
 
 
 LENGTH = 30  # tokens, about an episode of either task of the first study
-ANSWER = 12  # tokens
 
 
 def variant(name: str, advantages: Callable[[Step], np.ndarray]) -> Credit:
@@ -74,20 +73,6 @@ def spread(step: Step) -> np.ndarray:
     return step.outcome[:, None] + step.alpha * credit.astype(step.outcome.dtype)
 
 
-def less_mean(step: Step, size: int | None = None) -> np.ndarray:
-    """Less the mean over all tokens of the thinking, of groups of some size or of the whole step: what a token costs."""
-    advantages = dense(replace(step, outcome=np.zeros_like(step.outcome)))
-    thinking = np.zeros_like(advantages, dtype=bool)
-    for row, ends in enumerate(step.credit_ends):
-        thinking[row, ends[0] : ends[-1]] = True
-    size = size or len(advantages)
-    for start in range(0, len(advantages), size):
-        group = slice(start, start + size)
-        if thinking[group].any():
-            advantages[group] -= advantages[group][thinking[group]].mean()
-    return step.outcome[:, None] + np.where(thinking, advantages, 0.0)
-
-
 def less_group(step: Step) -> np.ndarray:
     """Less the mean of the group at the same token, where a rollout that has ended makes no progress."""
     credit = dense(replace(step, outcome=np.zeros_like(step.outcome)))
@@ -98,16 +83,6 @@ def less_group(step: Step) -> np.ndarray:
     return step.outcome[:, None] + np.where(thinking, credit - mean, 0.0)
 
 
-def with_outcome(step: Step) -> np.ndarray:
-    """The answer as one more episode, at whose end J is the outcome: ending is credited as going on is."""
-    success, ends = [], []
-    for row, (row_success, row_ends) in enumerate(zip(step.success, step.credit_ends, strict=True)):
-        ends_at_all = row_ends[-1] < step.width - ANSWER  # not cut
-        success.append([*row_success, step.rewards[row]] if ends_at_all else row_success)
-        ends.append([*row_ends, row_ends[-1] + ANSWER] if ends_at_all else row_ends)
-    return dense(replace(step, success=success, credit_ends=ends))
-
-
 SHUFFLED = variant("SHUFFLED", with_gains(shuffled))
 CENTRED = variant("CENTRED", with_gains(centred))
 TO_GO = variant("TO_GO", with_gains(to_go))
@@ -115,7 +90,4 @@ TO_GO_CENTRED = variant("TO_GO_CENTRED", with_gains(lambda gains, size: centred(
 SCALAR = variant("SCALAR", with_gains(scalar))
 WITH_ANSWER = variant("WITH_ANSWER", with_answer)
 SPREAD = variant("SPREAD", spread)
-LESS_MEAN = variant("LESS_MEAN", less_mean)
-LESS_GROUP_MEAN = variant("LESS_GROUP_MEAN", lambda step: less_mean(step, step.group_size))
 LESS_GROUP = variant("LESS_GROUP", less_group)
-WITH_OUTCOME = variant("WITH_OUTCOME", with_outcome)

@@ -15,7 +15,10 @@ from study.settings import TASKS, Setting
 
 def record(setting, regret, drawn=1000):
     held_out = {"regret": {str(TASKS[setting.task].budget): regret}, "accuracy": 1 - regret}
-    return asdict(setting) | {"validation": held_out, "curve": {"drawn": [10, drawn], "scored": [0, 0]}}
+    return asdict(setting) | {
+        "validation": held_out,
+        "curve": {"drawn": [10, drawn], "scored": [0, 0], "regret": [2.0]},
+    }
 
 
 def swept(best):
@@ -67,7 +70,7 @@ def test_a_task_takes_the_better_of_two_rates():
 def test_what_collapses_with_any_seed_is_no_choice():
     found = swept(dict.fromkeys(MAIN, 8e-4))
     assert plan.choices(found)[HARD, "GRPO"] == (8e-4, "cosine")
-    found.append(record(Setting(HARD, "GRPO", 8e-4, "cosine", 2, 100), regret=1.0))
+    found.append(record(Setting(HARD, "GRPO", 8e-4, "cosine", 2, 100), regret=2.5))
     assert plan.choices(found)[HARD, "GRPO"] == (4e-4, "cosine")
     assert plan.choices(found)[HARD, "MRT dense"] == (8e-4, "cosine")
 
