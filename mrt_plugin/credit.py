@@ -125,8 +125,8 @@ def termination(step: Step) -> np.ndarray:
 def dense(step: Step) -> np.ndarray:
     r"""
     `A_t = A_outcome + alpha * progress_t`, of shape (B, T) (Definition 6.1 for each token, as in the authors' online
-    variant): the progress of a thinking token is the gain in J from there over `horizon` mean episode lengths; with a
-    horizon of 0, the whole progress of its episode.
+    variant): the progress of a thinking token is that of the episodes that end within `horizon` mean episode lengths;
+    with a horizon of 0, that of its own episode.
 
     Example:
     ```python
@@ -149,16 +149,17 @@ def token_progress(
     Progress of every token of a thinking, of shape (B, T); 0 outside of it. An episode that begins or ends with an
     unknown J adds none. Arguments are as in a [`Step`], but for the horizon h, in tokens.
 
-    Token t gets J(t + h) - J(t), where J is linear within an episode and constant after the last: an n-step advantage
-    with J as the value function. h = 0 is not the limit of this but another credit: each token gets the whole progress
-    of its episode, however long that is.
+    Token t gets J(t + h) - J(t), where J is what was measured last: an n-step advantage with J as the value function. So
+    an episode pays the h tokens before its end, however long it is. J must not rise within an episode, as by
+    interpolation: a token that spoils the episode would be charged for a part of that only, and paid for its repair.
+    h = 0 is another credit: an episode pays all of its tokens.
 
     Example:
     ```python
     >>> token_progress([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7, horizon=0).tolist()
     [[0.0, 0.0, 0.75, 0.75, 0.75, 0.0, 0.0]]
     >>> token_progress([[0, 2, 5]], [np.array([0.25, 0.25, 1.0])], width=7, horizon=2).tolist()
-    [[0.0, 0.25, 0.5, 0.5, 0.25, 0.0, 0.0]]
+    [[0.0, 0.0, 0.0, 0.75, 0.75, 0.0, 0.0]]
 
     ```
     """
@@ -167,7 +168,8 @@ def token_progress(
         gains = np.nan_to_num(progress(row_success))
         if horizon:
             rise, tokens = np.cumsum([0.0, *gains]), np.arange(ends[0], ends[-1])
-            gained = np.interp(tokens + horizon, ends, rise) - np.interp(tokens, ends, rise)
+            measured, by_then = (np.searchsorted(ends, at, side="right") - 1 for at in (tokens, tokens + horizon))
+            gained = rise[by_then] - rise[measured]
         else:
             gained = np.repeat(gains, np.diff(ends))
         credit[row, ends[0] : ends[-1]] = gained

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from operator import itemgetter
 
-from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, ONLINE, RIVAL, TASKS, Setting, varied
+from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, ONLINE, RIVAL, TASKS, VARIANTS, Setting, varied
 
 
 RATES = (4e-4, 8e-4, 1.6e-3)
+AGAIN = ((8e-4, "cosine"), (4e-4, "cosine"))  # MRT dense had searched with J interpolated; the best two of that
 HARD, EASY, UNEVEN = "revise-hard", "revise-easy", "revise-uneven"
 MAIN = (BASELINE, CHOSEN, RIVAL)
 CONTROLS = ("progress shuffled", "progress scalar", "likelihood as outcome", "return to go", "return to go, baseline")
-CLIPPED = {"MRT dense, clipped": "cosine", "GRPO, clipped": "constant"}  # at the rate that dense falls apart with
 SCALES = ("length penalty 0.05", "length penalty 0.2", "length penalty 0.4", "GRPO, rewards scaled")
 ATTEMPTS = ("revise-hard-4", "revise-hard-14")
 OLD = {"search": 1e-4, "clues": 4e-4}  # learning rates of both methods, as the first study chose them
@@ -37,8 +37,10 @@ def grid(task: str, method: str, chosen: Choices, regrets: dict[Choice, float]) 
     methods search on `hard`, and have on other tasks what they chose there, or half that rate. Other methods have what
     MRT dense chose, or half.
     """
+    if method in VARIANTS:
+        return []  # what was searched for it before, if anything, is no choice of today
     if task == HARD and method in MAIN:
-        return searched(regrets)
+        return list(AGAIN) if method == CHOSEN else searched(regrets)
     if (task in (EASY, UNEVEN) and method in MAIN) or task == HARD:
         known = chosen.get((HARD, method if method in MAIN else CHOSEN))
         return [known, (known[0] / 2, known[1])] if known else []
@@ -107,10 +109,7 @@ def plan(found: list[dict]) -> Iterator[Setting]:
                 yield Setting(task, method, *choice, seed, TASKS[task].steps)
 
     yield from sweep(HARD, MAIN)
-    yield from seeds(HARD, MAIN, 2)
-    for method, schedule in CLIPPED.items() if (HARD, CHOSEN) in chosen else ():
-        yield from (Setting(HARD, method, 8e-4, schedule, seed, TASKS[HARD].steps) for seed in range(3))
-    yield from (one for one in seeds(HARD, MAIN, 3) if one.seed > 2)
+    yield from seeds(HARD, MAIN, 3)
     yield from seeds(HARD, HALF, 1)
     yield from seeds(HARD, ("J of 4 samples", *CONTROLS), 3)
     for task in (UNEVEN, EASY):

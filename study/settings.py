@@ -113,12 +113,10 @@ VARIANTS = {
     **{f"alpha {alpha}": vary(CHOSEN, "--mrt_alpha", alpha) for alpha in ("0.2", "0.4", "0.8", "1.6")},
     **{f"horizon {length}": vary(CHOSEN, "--mrt_horizon", length) for length in ("0.5", "2")},
     **{f"J of {n} samples": vary(CHOSEN, "--mrt_estimator", "sample", "--mrt_samples", n) for n in ("1", "4", "16")},
-    # About the median norm of a gradient, in most trainings; the recipes' 1.0 is above all of them.
-    **{f"{method}, clipped": vary(method, "--max_grad_norm", "0.003") for method in (BASELINE, CHOSEN, RIVAL)},
+    "MRT dense, interpolated": vary(CHOSEN, credit="INTERPOLATED"),
     "no outcome term": vary(CHOSEN, rewards=NO_OUTCOME),
     "progress shuffled": vary(CHOSEN, credit="SHUFFLED"),
     "progress centred": vary(CHOSEN, credit="CENTRED"),
-    "progress less the group's": vary(CHOSEN, credit="LESS_GROUP"),
     "progress scalar": vary(CHOSEN, "--mrt_horizon", "0", credit="SCALAR"),
     "likelihood as outcome": vary(CHOSEN, "--mrt_horizon", "0", credit="SCALAR", rewards=NO_OUTCOME),
     "return to go": vary(CHOSEN, "--mrt_horizon", "0", credit="TO_GO"),

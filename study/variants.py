@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mrt_plugin.credit import DENSE, Credit, Step, dense, token_progress
+from mrt_plugin.credit import DENSE, Credit, Step, dense
 from mrt_plugin.progress import progress
 
 
@@ -67,20 +67,25 @@ def with_answer(step: Step) -> np.ndarray:
     return dense(replace(step, credit_ends=ends))
 
 
+def rising(step: Step, horizon: float) -> np.ndarray:
+    """What J gains within so many tokens, for each token of a thinking, where it rises evenly within an episode."""
+    credit = np.zeros((len(step.credit_ends), step.width))
+    for row, (ends, success) in enumerate(zip(step.credit_ends, step.success, strict=True)):
+        rise, tokens = np.cumsum([0.0, *np.nan_to_num(progress(success))]), np.arange(ends[0], ends[-1])
+        credit[row, ends[0] : ends[-1]] = np.interp(tokens + horizon, ends, rise) - np.interp(tokens, ends, rise)
+    return credit.astype(step.outcome.dtype)
+
+
 def spread(step: Step) -> np.ndarray:
     """Each token gets the progress per token of its episode, times `LENGTH`: the same in total, however divided."""
-    credit = LENGTH * token_progress(step.credit_ends, step.success, step.width, horizon=1)
-    return step.outcome[:, None] + step.alpha * credit.astype(step.outcome.dtype)
+    return step.outcome[:, None] + step.alpha * LENGTH * rising(step, horizon=1)
 
 
-def less_group(step: Step) -> np.ndarray:
-    """Less the mean of the group at the same token, where a rollout that has ended makes no progress."""
-    credit = dense(replace(step, outcome=np.zeros_like(step.outcome)))
-    mean = credit.reshape(-1, step.group_size, credit.shape[1]).mean(1).repeat(step.group_size, 0)
-    thinking = np.zeros_like(credit, dtype=bool)
-    for row, ends in enumerate(step.credit_ends):
-        thinking[row, ends[0] : ends[-1]] = True
-    return step.outcome[:, None] + np.where(thinking, credit - mean, 0.0)
+def interpolated(step: Step) -> np.ndarray:
+    """J rises within an episode, so that the token that spoils its end is charged for a small part of that."""
+    lengths = np.concatenate([np.diff(ends) for ends in step.credit_ends])
+    horizon = step.horizon * float(np.mean(lengths)) if len(lengths) else 0.0
+    return step.outcome[:, None] + step.alpha * rising(step, horizon)
 
 
 SHUFFLED = variant("SHUFFLED", with_gains(shuffled))
@@ -90,4 +95,4 @@ TO_GO_CENTRED = variant("TO_GO_CENTRED", with_gains(lambda gains, size: centred(
 SCALAR = variant("SCALAR", with_gains(scalar))
 WITH_ANSWER = variant("WITH_ANSWER", with_answer)
 SPREAD = variant("SPREAD", spread)
-LESS_GROUP = variant("LESS_GROUP", less_group)
+INTERPOLATED = variant("INTERPOLATED", interpolated)

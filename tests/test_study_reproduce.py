@@ -26,7 +26,7 @@ def swept(best):
     found = []
     for method in MAIN:
         regrets = {}
-        while more := [one for one in plan.searched(regrets) if one not in regrets]:
+        while more := [one for one in plan.grid(HARD, method, {}, regrets) if one not in regrets]:
             rate, schedule = more[0]
             regrets[more[0]] = abs(rate - best[method]) + (schedule == "constant")
             found.append(record(Setting(HARD, method, rate, schedule, 0, 100), regrets[more[0]]))
