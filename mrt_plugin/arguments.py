@@ -116,10 +116,9 @@ class MRTArguments(MetaProverArguments):
     mrt_horizon: float = field(
         default=1.0,
         metadata={
-            "help": "How far ahead 'dense' looks, in mean episode lengths (ours): each token gets the change in J "
-            "from its position to that far ahead, with J interpolated linearly within episodes. 0 (the authors' "
-            "online variant): each token gets the whole progress of its episode, which rewards merging two that both "
-            "gain; in docs/results.md some trainings with it collapse."
+            "help": "How far ahead 'dense' looks, in mean episode lengths (ours): each token gets the progress of "
+            "the episodes that end so soon. 0 (the authors' online variant): each token gets the whole progress of "
+            "its episode, which rewards merging two that both gain; in docs/results.md trainings with it collapse."
         },
     )
     mrt_length_alpha: float = field(

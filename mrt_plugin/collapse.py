@@ -1,7 +1,6 @@
 r"""Notices a training that turns bad late, and names the checkpoint to go back to.
 
-When almost all groups have the same reward, gradients get small, Adam makes large steps of them all the same, and a
-rate that served well until then can undo what was learned: completions run into their limit, or the thinking vanishes.
+A rate that served well can undo late what was learned: completions run into their limit, or the thinking vanishes.
 """
 
 from collections.abc import Iterable, Sequence

@@ -149,10 +149,10 @@ def token_progress(
     Progress of every token of a thinking, of shape (B, T); 0 outside of it. An episode that begins or ends with an
     unknown J adds none. Arguments are as in a [`Step`], but for the horizon h, in tokens.
 
-    Token t gets J(t + h) - J(t), where J is what was measured last: an n-step advantage with J as the value function. So
-    an episode pays the h tokens before its end, however long it is. J must not rise within an episode, as by
-    interpolation: a token that spoils the episode would be charged for a part of that only, and paid for its repair.
-    h = 0 is another credit: an episode pays all of its tokens.
+    Token t gets J(t + h) - J(t), where J is what was measured last: an n-step advantage with J as the value function.
+    So an episode pays the h tokens before its end, however long it is. J must not be interpolated in between: a token
+    that spoils the episode would be charged for a part of that only, and be paid for all of the repair. h = 0 is
+    another credit: an episode pays all of its tokens.
 
     Example:
     ```python

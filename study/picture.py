@@ -172,7 +172,7 @@ def draw_success(picture: Drawing, success: np.ndarray, ends: list[int], tokens:
 
 def draw_credit(picture: Drawing, credit: np.ndarray) -> None:
     """A bar for each token, up or down."""
-    about = "MRT credits each token with what J gains from there within the length of an episode (dense, horizon 1)"
+    about = "MRT credits each token with the progress of the episodes that end within one's length (dense, horizon 1)"
     picture.text(0, 333, about, "faint")
     base, unit = 414, 66 / max(np.abs(credit).max(), 1e-9)
     picture.line([(0, base), (len(credit), base)])

@@ -167,12 +167,13 @@ def hand_written_dense(tokenizer, row, alpha, width):
 
 
 def hand_written_horizon(tokenizer, row, width, horizon):
-    """What J gains within so many tokens, for each token of a thinking: whole tokens, and a part of one more."""
+    """For each token of a thinking the progress of the episodes that end within so many tokens."""
     gains = hand_written_gains(tokenizer, row)
-    episodes = [episode for episode, _ in gains]
-    rates = [gain / episodes.count(episode) for episode, gain in gains] + [0.0] * (width + math.ceil(horizon))
-    whole, part = int(horizon), horizon % 1
-    credit = [sum(rates[t : t + whole]) + part * rates[t + whole] if episodes[t] else 0.0 for t in range(len(gains))]
+    ends = {episode: (t + 1, gain) for t, (episode, gain) in enumerate(gains) if episode}
+    credit = [
+        sum(gain for end, gain in ends.values() if t < end <= t + horizon) if episode else 0.0
+        for t, (episode, _) in enumerate(gains)
+    ]
     return credit + [0.0] * (width - len(credit))
 
 
@@ -237,17 +238,25 @@ def test_dense_credit_by_hand(tmp_path, tokenizer, scripted, loss_type, alpha):
     assert_gradients_equal(trainer, batch, expected, loss_type)
 
 
-def test_merging_episodes_always_pays_by_episode_and_on_average_not_within_a_horizon():
-    def credit(*success, horizon):
-        ends = np.linspace(0, 20, len(success)).astype(int).tolist()
-        return token_progress([ends], [np.array(success)], 20, horizon)
+def credit_of_equal_episodes(*success, horizon):
+    ends = np.linspace(0, 20, len(success)).astype(int).tolist()
+    [credit] = token_progress([ends], [np.array(success)], 20, horizon)
+    return credit
 
+
+def test_merging_episodes_pays_by_episode_and_not_within_a_horizon():
+    credit = credit_of_equal_episodes
     early, late, even, merged = (0.0, 0.8, 1.0), (0.0, 0.2, 1.0), (0.0, 0.5, 1.0), (0.0, 1.0)
     for apart in (early, late, even):
         assert credit(*merged, horizon=0).sum() == pytest.approx(2 * credit(*apart, horizon=0).sum())
-    assert credit(*merged, horizon=7) == pytest.approx(credit(*even, horizon=7))
-    assert credit(*merged, horizon=7) == pytest.approx((credit(*early, horizon=7) + credit(*late, horizon=7)) / 2)
-    assert credit(*early, horizon=7).sum() < credit(*merged, horizon=7).sum() < credit(*late, horizon=7).sum()
+        assert credit(*merged, horizon=7).sum() == pytest.approx(credit(*apart, horizon=7).sum())
+
+
+@pytest.mark.parametrize("horizon", [0, 7, 10, 14])
+def test_the_token_that_spoils_an_episode_earns_no_more_than_the_one_that_does_not(horizon):
+    """Behind the same nine tokens one trace says that it is right, and one denies it and repairs that."""
+    right, denied = (credit_of_equal_episodes(0.0, *after, horizon=horizon) for after in ((1.0, 1.0), (0.1, 1.0)))
+    assert right[9] > denied[9] - 1e-9
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -97,8 +97,8 @@ def test_credit_is_that_of_dense_with_the_runs_mean_episode(measured):
     [expected] = view.token_progress([[0, 20, 40, 70]], [np.array([0, 0.5, 0.25, 0.25])], 80, np.mean(lengths))
     credit = [steps for count, steps in one["credit"] for _ in range(count)]
     assert np.array(credit) * view.STEP == pytest.approx(expected, abs=view.STEP * 0.51)
-    # The first token, by hand: J is 0 there, and a third of the way from 0.5 to 0.25 a mean episode (27 tokens) later.
-    assert credit[0] * view.STEP == pytest.approx(0.5 - 0.25 / 3, abs=view.STEP)
+    # By hand: a mean episode has 26.7 tokens, so the second episode, which ends at 40, pays from token 14 on.
+    assert np.array(credit)[[0, 13, 14, 20]] * view.STEP == pytest.approx([0.5, 0.5, 0.25, -0.25], abs=view.STEP)
     assert sum(count for count, _ in other["credit"]) == 60
 
 
