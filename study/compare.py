@@ -15,7 +15,7 @@ import numpy as np
 from mrt_plugin.analysis.runs import Estimate
 
 from .plan import choices
-from .settings import BASELINE, TASKS, varied
+from .settings import BASELINE, TASKS, VARIANTS, varied
 from .settings import START as STARTS
 
 
@@ -101,7 +101,7 @@ class Results:
 
     @property
     def methods(self) -> list[str]:
-        return list(self.runs)
+        return [method for method in self.runs if method not in VARIANTS]
 
     @property
     def source(self) -> str:

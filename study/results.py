@@ -89,7 +89,7 @@ def versus_table(results: Results) -> list[dict]:
 def variants_table(results: Results) -> list[dict]:
     """What each variant of a method comes to, less the method itself, at the same rate and schedule."""
     rows = []
-    for variant in (one for one in results.methods if one in VARIANTS and varied(one) in results.runs):
+    for variant in (one for one in results.runs if one in VARIANTS and varied(one) in results.runs):
         row = {"variant": variant, "of": varied(variant), "seeds": f"{len(results.runs[variant])}"}
         pair = variant, varied(variant)
         row[f"regret@{results.budget}"] = difference(mean, *(results.regret(one, results.budget) for one in pair))
