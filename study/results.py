@@ -22,7 +22,7 @@ from mrt_plugin.analysis.runs import markdown
 from .compare import LEVEL, START, Results, gain_ratio, interval, reach, tokens_to
 from .figures import draw, draw_search, draw_when
 from .reproduce import read
-from .settings import BASELINE, CHOSEN, METHODS, RECORDS, TASKS, VARIANTS, varied
+from .settings import BASELINE, CHOSEN, METHODS, RECORDS, RIVAL, TASKS, VARIANTS, varied
 
 
 rated = itemgetter("method", "learning_rate", "schedule", "steps")
@@ -68,20 +68,19 @@ def end_table(results: Results) -> list[dict]:
 
 
 def versus_table(results: Results) -> list[dict]:
-    """Differences from the baseline at the end of training, and ratios of gains and costs."""
-    rows = []
-    if BASELINE not in results.runs:
-        return rows
-    start = results.accuracy(START, results.quarter)
-    for method in (one for one in results.methods if one not in (START, BASELINE)):
-        row = {"method less GRPO": method}
+    """Differences from the baseline, and MRT's from the rival, at the end of training, and ratios of gains."""
+    rows, start = [], results.accuracy(START, results.quarter)
+    pairs = [(method, BASELINE) for method in results.methods if method not in (START, BASELINE)]
+    for pair in [*pairs, (CHOSEN, RIVAL)]:
+        if not all(one in results.runs for one in pair):
+            continue
+        row = {"difference": " less ".join(pair)}
         for budget in (results.budget * quarters // 4 for quarters in (1, 2, 3, 4)):
-            row[f"regret@{budget}"] = difference(mean, *(results.regret(one, budget) for one in (method, BASELINE)))
+            row[f"regret@{budget}"] = difference(mean, *(results.regret(one, budget) for one in pair))
         for budget in (results.quarter, results.budget):
-            pair = (results.accuracy(one, budget) for one in (method, BASELINE))
-            row[f"within {budget}"] = difference(mean, *pair)
-        pair = [results.accuracy(one, results.quarter) for one in (method, BASELINE)]
-        row["gain / GRPO's"] = written(interval(gain_ratio, *pair, start), 2)
+            row[f"within {budget}"] = difference(mean, *(results.accuracy(one, budget) for one in pair))
+        gains = (results.accuracy(one, results.quarter) for one in pair)
+        row["ratio of gains"] = written(interval(gain_ratio, *gains, start), 2)
         rows.append(row)
     return rows
 

@@ -93,7 +93,7 @@ def test_without_a_search_methods_have_the_rates_and_steps_that_they_were_given(
     of_task = compare.Results([one | {"steps": 40} if "seed" in one else one for one in found], TASK)
     assert of_task.methods == ["warm start", "GRPO", "MRT dense"]
     assert (of_task.steps, of_task.chosen["GRPO"]) == (40, (4e-4, "cosine"))
-    assert results.versus_table(of_task)[0]["method less GRPO"] == "MRT dense"
+    assert results.versus_table(of_task)[0]["difference"] == "MRT dense less GRPO"
 
 
 def test_variants_and_longer_trainings_stand_beside_what_they_vary():
