@@ -1,5 +1,7 @@
 """Variants of credit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,8 @@ def test_variants_change_which_tokens_progress_falls_on():
     assert credit["WITH_ANSWER"][0].tolist() == [0.25] * 2 + [0.5] * 5
     assert credit["SPREAD"][0] == pytest.approx(30 * np.array([0.125, 0.125, *[0.5 / 3] * 3, 0, 0]))
     assert all((values[7] == 0).all() for values in credit.values())
+    interpolated = variants.INTERPOLATED.advantages(replace(STEP, horizon=1.0))  # a mean episode has 2.5 tokens
+    assert interpolated[0, :3] == pytest.approx([1 / 3, 0.5 + 0.25 - 0.375, 5 / 12])
 
 
 def test_variant_of_nothing_is_the_packages_own_credit():
