@@ -105,8 +105,8 @@ class Results:
 
     @property
     def source(self) -> str:
-        days = [record["date"] for record in self.all]
-        return f"Trainings of {min(days)} to {max(days)}, by `study/results.py`."
+        days = sorted({record["date"] for record in self.all})
+        return f"Trainings of {' to '.join(days[:: max(1, len(days) - 1)])}, by `study/results.py`."
 
 
 def within(run: dict, budgets: np.ndarray) -> np.ndarray:
