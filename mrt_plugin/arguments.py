@@ -117,7 +117,7 @@ class MRTArguments(MetaProverArguments):
         default=1.0,
         metadata={
             "help": "How far ahead 'dense' looks, in mean episode lengths (ours): each token gets the progress of "
-            "the episodes that end so soon. 0 (the authors' online variant): each token gets the whole progress of "
+            "the episodes that end by then. 0 (the authors' online variant): each token gets the whole progress of "
             "its episode, which rewards merging two that both gain; in docs/results.md trainings with it collapse."
         },
     )

@@ -1,6 +1,7 @@
 r"""Notices a training that turns bad late, and names the checkpoint to go back to.
 
-A rate that served well can undo late what was learned: completions run into their limit, or the thinking vanishes.
+A learning rate that served well at first can later undo what was learned: completions run into their limit, or the
+thinking vanishes.
 """
 
 from collections.abc import Iterable, Sequence

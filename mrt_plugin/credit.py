@@ -49,6 +49,12 @@ class Step:
     alpha: float = 1.0
     horizon: float = 0.0
 
+    @property
+    def horizon_tokens(self) -> float:
+        """The horizon in tokens, by the mean length of the step's episodes."""
+        lengths = np.concatenate([np.diff(ends) for ends in self.credit_ends])
+        return self.horizon * float(np.mean(lengths)) if len(lengths) else 0.0
+
 
 @dataclass(frozen=True)
 class Credit:
@@ -136,9 +142,7 @@ def dense(step: Step) -> np.ndarray:
 
     ```
     """
-    lengths = np.concatenate([np.diff(ends) for ends in step.credit_ends])
-    horizon = step.horizon * float(np.mean(lengths)) if len(lengths) else 0.0
-    credit = token_progress(step.credit_ends, step.success, step.width, horizon)
+    credit = token_progress(step.credit_ends, step.success, step.width, step.horizon_tokens)
     return step.outcome[:, None] + step.alpha * credit.astype(step.outcome.dtype)
 
 
@@ -150,9 +154,9 @@ def token_progress(
     unknown J adds none. Arguments are as in a [`Step`], but for the horizon h, in tokens.
 
     Token t gets J(t + h) - J(t), where J is what was measured last: an n-step advantage with J as the value function.
-    So an episode pays the h tokens before its end, however long it is. J must not be interpolated in between: a token
-    that spoils the episode would be charged for a part of that only, and be paid for all of the repair. h = 0 is
-    another credit: an episode pays all of its tokens.
+    So the progress of an episode goes to the h tokens before its end, however long it is. J must not be interpolated
+    within an episode: a token that spoils it would get a small part of the loss, and all of the gain of the repair.
+    h = 0 is another credit: the progress of an episode goes to all of its tokens.
 
     Example:
     ```python

@@ -105,8 +105,9 @@ class Results:
 
     @property
     def source(self) -> str:
-        days = sorted({record["date"] for record in self.all})
-        return f"Trainings of {' to '.join(days[:: max(1, len(days) - 1)])}, by `study/results.py`."
+        days = [record["date"] for record in self.all]
+        span = " to ".join(dict.fromkeys((min(days), max(days))))
+        return f"Trainings of {span}, by `study/results.py`."
 
 
 def within(run: dict, budgets: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from .settings import BASELINE, BY_EPISODE, CHOSEN, EVERY, ONLINE, RIVAL, TASKS,
 
 
 RATES = (4e-4, 8e-4, 1.6e-3)
-AGAIN = ((8e-4, "cosine"), (4e-4, "cosine"))  # MRT dense had searched with J interpolated; the best two of that
+AGAIN = ((8e-4, "cosine"), (4e-4, "cosine"))  # the best two of the search of MRT dense when it interpolated J
 HARD, EASY, UNEVEN = "revise-hard", "revise-easy", "revise-uneven"
 MAIN = (BASELINE, CHOSEN, RIVAL)
 CONTROLS = ("progress shuffled", "progress scalar", "likelihood as outcome", "return to go", "return to go, baseline")
@@ -34,11 +34,11 @@ def setting_of(record: dict) -> Setting:
 def grid(task: str, method: str, chosen: Choices, regrets: dict[Choice, float]) -> list[Choice]:
     """
     The rates and schedules that a method chooses from, as far as the regrets of those that are done tell. The main
-    methods search on `hard`, and have on other tasks what they chose there, or half that rate. Other methods have what
-    MRT dense chose, or half.
+    methods search on `hard` (MRT dense has `AGAIN`), and have on other tasks what they chose there, or half that rate.
+    Other methods have what MRT dense chose, or half.
     """
     if method in VARIANTS:
-        return []  # what was searched for it before, if anything, is no choice of today
+        return []  # it has the choice of what it varies
     if task == HARD and method in MAIN:
         return list(AGAIN) if method == CHOSEN else searched(regrets)
     if (task in (EASY, UNEVEN) and method in MAIN) or task == HARD:

@@ -12,6 +12,7 @@ study/first/results.py.
 import argparse
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -21,11 +22,9 @@ from mrt_plugin.analysis.runs import markdown
 
 from .compare import LEVEL, START, Results, gain_ratio, interval, reach, tokens_to
 from .figures import draw, draw_search, draw_when
+from .plan import setting_of
 from .reproduce import read
 from .settings import BASELINE, CHOSEN, METHODS, RECORDS, RIVAL, TASKS, VARIANTS, varied
-
-
-rated = itemgetter("method", "learning_rate", "schedule", "steps")
 
 
 def mean(value: float) -> float:
@@ -162,12 +161,9 @@ def rates_table(results: Results) -> list[dict]:
             regret = np.interp(update, curve["updates"], curve["regret"])
             row[f"regret@{results.budget} after {update} updates"] = f"{regret:.3f}"
         row["at the end"] = f"{held_out['regret'][budget]:.3f}"
-        others = [
-            found["validation"]["regret"][budget]
-            for found in sorted(results.all, key=lambda found: found.get("seed", 0))
-            if found.get("seed") and rated(found) == rated(record)
-        ]
-        row["other seeds"] = ", ".join(f"{regret:.3f}" for regret in others)
+        same = [one for one in results.trained if replace(setting_of(one), seed=0) == setting_of(record)]
+        regrets = [one["validation"]["regret"][budget] for one in sorted(same, key=itemgetter("seed"))]
+        row["other seeds"] = ", ".join(f"{regret:.3f}" for regret in regrets)
         row[f"within {results.quarter} tokens"] = f"{held_out['within_quarter']:.3f}"
         row["tokens"] = f"{held_out['tokens']:.0f}"
         row["million tokens of training"] = f"{(curve['drawn'][-1] + curve['scored'][-1]) / 1e6:.2f}"

@@ -82,10 +82,8 @@ def spread(step: Step) -> np.ndarray:
 
 
 def interpolated(step: Step) -> np.ndarray:
-    """J rises within an episode, so that the token that spoils its end is charged for a small part of that."""
-    lengths = np.concatenate([np.diff(ends) for ends in step.credit_ends])
-    horizon = step.horizon * float(np.mean(lengths)) if len(lengths) else 0.0
-    return step.outcome[:, None] + step.alpha * rising(step, horizon)
+    """J rises evenly within an episode, so that a token that spoils its end gets a small part of the loss."""
+    return step.outcome[:, None] + step.alpha * rising(step, step.horizon_tokens)
 
 
 SHUFFLED = variant("SHUFFLED", with_gains(shuffled))

@@ -1,6 +1,7 @@
 """The study's statistics, and the page that they make."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -113,8 +114,8 @@ def test_accuracy_is_told_apart_by_the_terms_of_a_problem(monkeypatch):
     texts = ("Find x with 3*x+6+3=0 (mod 7).", "Find x with 3*x+6+3+0+1=0 (mod 7).")
     monkeypatch.setattr(compare.Results, "problems", [{"problem": text} for text in texts])
     dense = results.terms_table(of_task)[-1]
-    assert dense["2 terms (1)"].startswith("1.000")
-    assert dense["4 terms (1)"].startswith("0.750")
+    assert dense["2 terms (1)"] == "1.000"
+    assert dense["4 terms (1)"] == "0.750"
 
 
 def test_stretches_of_several_tasks_are_drawn(tmp_path):
@@ -134,7 +135,7 @@ def test_a_page_gets_its_tables_anew(tmp_path):
         assert text.startswith("Ours.\n")
         assert text.endswith(other)
         assert "old" not in text
-        assert "| GRPO       | 2     | 0.200 " in text
+        assert re.search(r"\| GRPO +\| 2 +\| 0\.200 +\|", text)
     assert (tmp_path / "figures/revise-hard.png").stat().st_size > 10_000
     page.unlink()
     results.main(tmp_path / "records", page)

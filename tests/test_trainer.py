@@ -250,6 +250,8 @@ def test_merging_episodes_pays_by_episode_and_not_within_a_horizon():
     for apart in (early, late, even):
         assert credit(*merged, horizon=0).sum() == pytest.approx(2 * credit(*apart, horizon=0).sum())
         assert credit(*merged, horizon=7).sum() == pytest.approx(credit(*apart, horizon=7).sum())
+    assert credit(*merged, horizon=7).tolist() == [0.0] * 13 + [1.0] * 7
+    assert credit(*early, horizon=7) == pytest.approx([0] * 3 + [0.8] * 7 + [0] * 3 + [0.2] * 7)
 
 
 @pytest.mark.parametrize("horizon", [0, 7, 10, 14])
