@@ -15,7 +15,14 @@ RATES = (4e-4, 8e-4, 1.6e-3)
 AGAIN = ((8e-4, "cosine"), (4e-4, "cosine"))  # the best two of the search of MRT dense when it interpolated J
 HARD, EASY, UNEVEN = "revise-hard", "revise-easy", "revise-uneven"
 MAIN = (BASELINE, CHOSEN, RIVAL)
-CONTROLS = ("progress shuffled", "progress scalar", "likelihood as outcome", "return to go", "return to go, baseline")
+CONTROLS = (
+    "J of 4 samples",
+    "progress shuffled",
+    "progress scalar",
+    "likelihood as outcome",
+    "return to go",
+    "return to go, baseline",
+)
 SCALES = ("length penalty 0.05", "length penalty 0.2", "length penalty 0.4", "GRPO, rewards scaled")
 ATTEMPTS = ("revise-hard-4", "revise-hard-14")
 OLD = {"search": 1e-4, "clues": 4e-4}  # learning rates of both methods, as the first study chose them
@@ -111,15 +118,16 @@ def plan(found: list[dict]) -> Iterator[Setting]:
     yield from sweep(HARD, MAIN)
     yield from seeds(HARD, MAIN, 3)
     yield from seeds(HARD, HALF, 1)
-    yield from seeds(HARD, ("J of 4 samples", *CONTROLS), 3)
+    yield from seeds(HARD, CONTROLS, 1)
+    for task in OLD:
+        yield from seeds(task, (BASELINE, CHOSEN), 3)
+    yield from (one for one in seeds(HARD, CONTROLS, 3) if one.seed > 1)
     for task in (UNEVEN, EASY):
         yield from sweep(task, MAIN)
         yield from seeds(task, MAIN, 3)
     yield from (one for one in seeds(HARD, MAIN, 5) if one.seed > 3)
     yield from seeds(HARD, SCALES, 3)
     yield from at_equal_tokens(found, list(seeds(HARD, MAIN, 5)))
-    for task in OLD:
-        yield from seeds(task, (BASELINE, CHOSEN), 3)
     for task in ATTEMPTS:
         yield from seeds(task, (BASELINE, CHOSEN), 3)
     # As far as time lasts.
