@@ -6,7 +6,7 @@
 # ///
 
 """
-MRT in ten lines: every token of the thinking earns what its stretch adds to the chance of a right answer.
+MRT in ten lines: the tokens before the end of an episode earn what it adds to the chance of a right answer.
 
 ```
 python examples/mrt_in_ten_lines.py             # one GPU

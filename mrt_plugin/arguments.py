@@ -37,7 +37,7 @@ class MetaProverArguments:
         default=4,
         metadata={
             "help": "Answers that the meta-prover draws after each prefix. The authors' online variant: 4; the "
-            "paper's analysis: 8; backtracking: 20. In docs/results.md, 1 learns later than 16."
+            "paper's analysis: 8; backtracking: 20. In docs/first-study.md, 1 learns later than 16."
         },
     )
     mrt_termination: str = field(
@@ -109,8 +109,8 @@ class MRTArguments(MetaProverArguments):
         default=1.0,
         metadata={
             "help": "Weight of progress beside the outcome reward. The paper sweeps 0, 0.2, 0.4, 0.8 and 1.6 for "
-            "backtracking and gives none for open-ended RL; the authors' online variant uses 1. In docs/results.md, "
-            "0.2 learns later than 0.8, 1.6 no sooner."
+            "backtracking and gives none for open-ended RL; the authors' online variant uses 1. In "
+            "docs/first-study.md, with an earlier 'dense', 0.2 learns later than 0.8, 1.6 no sooner."
         },
     )
     mrt_horizon: float = field(
@@ -118,7 +118,7 @@ class MRTArguments(MetaProverArguments):
         metadata={
             "help": "How far ahead 'dense' looks, in mean episode lengths (ours): each token gets the progress of "
             "the episodes that end by then. 0 (the authors' online variant): each token gets the whole progress of "
-            "its episode, which rewards merging two that both gain; in docs/results.md trainings with it collapse."
+            "its episode, which rewards merging two that both gain; in docs/first-study.md trainings with it collapse."
         },
     )
     mrt_length_alpha: float = field(

@@ -130,15 +130,17 @@ def termination(step: Step) -> np.ndarray:
 
 def dense(step: Step) -> np.ndarray:
     r"""
-    `A_t = A_outcome + alpha * progress_t`, of shape (B, T) (Definition 6.1 for each token, as in the authors' online
-    variant): the progress of a thinking token is that of the episodes that end within `horizon` mean episode lengths;
-    with a horizon of 0, that of its own episode.
+    `A_t = A_outcome + alpha * progress_t`, of shape (B, T) (Definition 6.1 for each token): the progress of a thinking
+    token is that of the episodes that end within `horizon` mean episode lengths; with a horizon of 0, as in the
+    authors' online variant, that of its own episode.
 
     Example:
     ```python
     >>> two_episodes = {"success": [np.array([0.25, 0.25, 1.0])], "credit_ends": [[0, 2, 5]], "width": 7}
     >>> dense(Step(outcome=np.array([0.5]), rewards=np.ones(1), **two_episodes)).tolist()
     [[0.5, 0.5, 1.25, 1.25, 1.25, 0.5, 0.5]]
+    >>> dense(Step(outcome=np.array([0.5]), rewards=np.ones(1), horizon=1, **two_episodes)).tolist()  # 2.5 tokens
+    [[0.5, 0.5, 0.5, 1.25, 1.25, 0.5, 0.5]]
 
     ```
     """
@@ -155,7 +157,8 @@ def token_progress(
 
     Token t gets J(t + h) - J(t), where J is what was measured last: an n-step advantage with J as the value function.
     So the progress of an episode goes to the h tokens before its end, however long it is. J must not be interpolated
-    within an episode: a token that spoils it would get a small part of the loss, and all of the gain of the repair.
+    within an episode: a token that spoils the episode would get a small part of the loss, and the whole gain of the
+    next one, which repairs it.
     h = 0 is another credit: the progress of an episode goes to all of its tokens.
 
     Example:
@@ -200,8 +203,8 @@ TERMINATION = Credit(
 )
 DENSE = Credit(
     "dense",
-    "(as in the authors' online variant): each thinking token gets the outcome advantage + alpha x progress "
-    "(mrt_horizon).",
+    "(online; the authors' variant with mrt_horizon: 0): each thinking token gets the outcome advantage + alpha x the "
+    "progress of the episodes that end within mrt_horizon.",
     dense,
     measures="episodes",
     per_token=True,

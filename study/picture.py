@@ -120,7 +120,7 @@ def draw(row: dict, group: list[dict], settings: dict, palette: dict[str, str]) 
     picture.blocks(0, tokens, 455, 3, "idle")
     title = (
         f"A rollout of {len(gains)} episodes with progress {', '.join(map(signed, gains))}; MRT credits each token "
-        f"with the progress from there, while GRPO gives all of them {outcome:.2f}."
+        f"with the progress of the episodes that end soon after it, while GRPO gives all of them {outcome:.2f}."
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 466" role="img" '
@@ -172,7 +172,7 @@ def draw_success(picture: Drawing, success: np.ndarray, ends: list[int], tokens:
 
 def draw_credit(picture: Drawing, credit: np.ndarray) -> None:
     """A bar for each token, up or down."""
-    about = "MRT credits each token with the progress of the episodes that end within one's length (dense, horizon 1)"
+    about = "MRT adds to each token the progress of the episodes that end within the next h tokens, h their mean length"
     picture.text(0, 333, about, "faint")
     base, unit = 414, 66 / max(np.abs(credit).max(), 1e-9)
     picture.line([(0, base), (len(credit), base)])

@@ -117,8 +117,8 @@ def plan(found: list[dict]) -> Iterator[Setting]:
 
     yield from sweep(HARD, MAIN)
     yield from seeds(HARD, MAIN, 3)
-    yield from seeds(HARD, HALF, 1)
     yield from seeds(HARD, CONTROLS, 1)
+    yield from seeds(HARD, HALF, 1)
     for task in OLD:
         yield from seeds(task, (BASELINE, CHOSEN), 3)
     yield from (one for one in seeds(HARD, CONTROLS, 3) if one.seed > 1)

@@ -6,7 +6,7 @@ Problem -> rollouts -> episodes -> success probability at every prefix -> the pr
 a right answer that the policy gave there. `selection: outcome` is the baseline, STaR: a rollout whose answer is right.
 With the same seed and settings both choose among the same rollouts. For another iteration, run the recipe again on
 the model that was fine-tuned on these rows. The highest of many estimates is often a lucky one: where an answer can be
-guessed, estimate J with more samples (docs/results.md compares 4 with 16).
+guessed, estimate J with more samples (docs/first-study.md compares 4 with 16).
 """
 
 from collections.abc import Sequence

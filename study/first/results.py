@@ -1,5 +1,5 @@
 """
-The tables and figures of the first study on docs/results.md, out of its records.
+The tables and figures of the first study on docs/first-study.md, out of its records.
 
     python -m study.first.results
 
@@ -289,6 +289,6 @@ def main(records: Path, page: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("records", type=Path, nargs="?", default=Path(__file__).parent / "records")
-    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/first-study.md"))
     arguments = parser.parse_args()
     main(arguments.records, arguments.page)
