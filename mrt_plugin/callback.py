@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -19,6 +18,7 @@ from .kept import write_kept
 from .meta_prover import Measurement, build_meta_prover
 from .progress import progress
 from .rollouts import regret_at, roll_out
+from .upstream.checkpoints import checkpoints
 from .upstream.trainer import generating_policy, text_tokenizer
 
 
@@ -116,7 +116,8 @@ class MRTCallback(TrainerCallback):
 
     def warn_if_silent(self, step: int) -> None:
         """Warns once, after the first steps, where credit has had nothing to fall on in any of them."""
-        self.silent = [name for name in self.silent if self.trainer._metrics["train"].get(name, [])[-1:] == [1.0]]
+        metrics = self.trainer._metrics["train"]  # without those of a step that takes the rollouts of one before
+        self.silent = [name for name in self.silent if metrics.get(name, [])[-1:] in ([], [1.0])]
         for name in self.silent if step == FIRST_STEPS else ():
             logger.warning("%s is 1 in each of the first %d steps: %s.", name, FIRST_STEPS, SILENT[name])
 
@@ -125,8 +126,7 @@ class MRTCallback(TrainerCallback):
         if self.collapsed or not (grown := grown_share(state.log_history)):
             return
         self.collapsed = True
-        saved = [int(folder.name.split("-")[-1]) for folder in Path(args.output_dir).glob("checkpoint-*")]
-        best = best_checkpoint(state.log_history, saved)
+        best = best_checkpoint(state.log_history, checkpoints(args.output_dir))
         back = f"The best checkpoint by {best[1]} is that of step {best[0]}." if best else "No checkpoint is saved."
         rates = "A lower learning_rate or lr_scheduler_type: cosine may keep it."
         logger.warning("The training may be collapsing: the %s. %s %s", grown, back, rates)

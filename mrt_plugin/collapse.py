@@ -30,7 +30,7 @@ def grown_share(log: Sequence[dict]) -> str | None:
     ```
     """
     for name, words in SHARES.items():
-        points = [(entry[name], entry["step"]) for entry in log if name in entry]
+        points = [(entry[name], entry["step"]) for entry in log if entry.get(name) is not None]
         least, step = min(points, default=(1.0, 0))
         if len(points) > 2 and all(value > least + GROWN for value, _ in points[-2:]):
             return f"{words} has grown from {least:.2f} at step {step} to {points[-1][0]:.2f} at step {points[-1][1]}"
@@ -49,7 +49,7 @@ def best_checkpoint(log: Sequence[dict], saved: Iterable[int]) -> tuple[int, str
     ```
     """
     for name, sign in QUALITIES:
-        points = [(entry["step"], sign * entry[name]) for entry in log if name in entry]
+        points = [(entry["step"], sign * entry[name]) for entry in log if entry.get(name) is not None]
         logged = {step: [value for at, value in points if at <= step] for step in saved}
         judged = {step: values[-1] for step, values in logged.items() if values}
         if judged:

@@ -6,7 +6,10 @@ reward judges has no advantage and does not count in its group; with `mrt_credit
 
 import logging
 import math
-from itertools import groupby
+from itertools import chain, groupby
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from .episodes import CLOSE, split_answer
 from .golds import gold_text
@@ -133,7 +136,7 @@ def mrt_length_penalty(
 
     Args:
         prompts, completions, completion_ids, solution, **kwargs:
-            As in [`mrt_accuracy`], and as TRL gives them.
+            As in [`mrt_accuracy`], and as TRL gives them: called on every rank, for a group may span two.
         alpha (`float`, *optional*, defaults to `0.1`): Weight of the penalty, in [0, 1).
 
     Example:
@@ -144,16 +147,20 @@ def mrt_length_penalty(
 
     ```
     """
-    rewards = mrt_accuracy(completions, solution, **kwargs)
-    for _, group in groupby(range(len(prompts)), key=lambda i: prompts[i]):
+    mine = list(zip(prompts, map(len, completion_ids), mrt_accuracy(completions, solution, **kwargs), strict=True))
+    ranks = gather_object([mine])
+    rows = list(chain(*ranks))
+    rewards = [reward for _, _, reward in rows]
+    for _, group in groupby(range(len(rows)), key=lambda i: rows[i][0]):
         right = [i for i in group if rewards[i]]
-        lengths = [len(completion_ids[i]) for i in right]
+        lengths = [rows[i][1] for i in right]
         mean = sum(lengths) / max(len(right), 1)
         std = math.sqrt(sum((length - mean) ** 2 for length in lengths) / max(len(right), 1))
         for i, length in zip(right, lengths, strict=True):
             penalty = 1 / (1 + math.exp(-(length - mean) / (std or 1.0)))
             rewards[i] = 1 - alpha * penalty
-    return rewards
+    first = sum(map(len, ranks[: PartialState().process_index]))
+    return rewards[first : first + len(mine)]
 
 
 REWARDS = {reward.__name__: reward for reward in (mrt_accuracy, mrt_progress, mrt_length_penalty)}

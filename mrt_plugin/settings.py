@@ -87,7 +87,7 @@ def resolve(reward_funcs: list, args, given: dict) -> Settings:
     settings = Settings(mrt, credit, *rewards_for(credit, reward_funcs, args.reward_weights, mrt))
     check_credit(settings, args, given)
     check_prefix(settings, args)
-    check_columns(settings, given)
+    check_columns(settings, args, given)
     check_size(args, given.get("train_dataset"))
     return settings
 
@@ -220,8 +220,8 @@ def check_credit(settings: Settings, args, given: dict) -> None:
             raise ValueError(f"mrt_credit: {credit.name} cannot cut a rollout that {name} takes part in.")
 
 
-def check_columns(settings: Settings, given: dict) -> None:
-    """What the training data has to hold."""
+def check_columns(settings: Settings, args, given: dict) -> None:
+    """What the data has to hold."""
     train, evaluated = given.get("train_dataset"), given.get("eval_dataset")
     columns, prefix = getattr(train, "column_names", None), settings.mrt.mrt_prefix
     needed = ["solution"] * settings.grades + ["prefix", "prefix_success"] * (prefix == "dataset")
@@ -233,7 +233,15 @@ def check_columns(settings: Settings, given: dict) -> None:
             + "".join(did_you_mean(column, missing) for column in columns)
             + " mrt grpo takes another name of the gold answers in dataset_solution_column." * ("solution" in missing)
         )
-    for rows in [train, *(evaluated.values() if isinstance(evaluated, dict) else [evaluated])] * settings.grades:
+    evaluated = list(evaluated.values()) if isinstance(evaluated, dict) else [evaluated]
+    for rows in evaluated if settings.grades and args.eval_strategy != "no" else ():
+        columns = getattr(rows, "column_names", None)
+        if columns is not None and "solution" not in columns:
+            raise ValueError(
+                f"The evaluation data has no column 'solution', which {settings.names} need; it has {columns}. Rename "
+                "the column of the gold answers, or set eval_strategy: no."
+            )
+    for rows in [train, *evaluated] * settings.grades:
         check_golds(rows)
 
 

@@ -1,9 +1,9 @@
 r"""Text <-> tokens: sampled tokens are decoded, never made anew. Left out: chat templates."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import groupby
 
 from .episodes import CLOSE, OPEN
 
@@ -33,25 +33,30 @@ def token_boundaries(
         `list[int]`:
             For each offset the number of leading tokens before it, in 0..T.
     """
-    pieces = [_piece(tokenizer, token) for token in token_ids]
-    text = "".join(pieces)
-    if REPLACEMENT not in text and text == decode(tokenizer, token_ids):  # every token stands for itself
-        starts = [0, *accumulate(map(len, pieces))]
-        return [
-            min(bisect_left(starts, offset), len(pieces) if straddling else bisect_right(starts, offset) - 1)
-            for offset in offsets
-        ]
+    # Neighbours that hold parts of characters are decoded together, any other token by itself. The anchor of a token:
+    # the first one that it is decoded with, and where that begins, in characters.
+    pieces, anchors, parts, length = [_piece(tokenizer, token) for token in token_ids], [], [], 0
+    for broken, run in groupby(range(len(pieces)), key=lambda index: REPLACEMENT in pieces[index]):
+        run = list(run)
+        for first, size in [(run[0], len(run))] if broken else [(index, 1) for index in run]:
+            anchors += [(first, length)] * size
+            parts.append(decode(tokenizer, token_ids[first : first + size]) if broken else pieces[first])
+            length += len(parts[-1])
+    anchors.append((len(pieces), length))
+    if "".join(parts) != decode(tokenizer, token_ids):  # a decoder for which other neighbours matter as well
+        anchors = [(0, 0)] * len(anchors)
 
     def start(index: int) -> int:
         # Bytes of an unfinished character decode to replacement characters; some decoders then spoil its neighbours
         # too, so look back to where all was whole.
-        text = decode(tokenizer, token_ids[:index])
+        begin, before = anchors[index]
+        text = decode(tokenizer, token_ids[begin:index])
         settled = len(text.rstrip(REPLACEMENT))
-        for shorter in range(index - 1, max(index - 4, -1), -1):
+        for shorter in range(index - 1, max(index - 4, begin - 1), -1):
             if not text.endswith(REPLACEMENT):
                 break
-            text = decode(tokenizer, token_ids[:shorter])
-        return settled if text.endswith(REPLACEMENT) else max(settled, len(text))
+            text = decode(tokenizer, token_ids[begin:shorter])
+        return before + (settled if text.endswith(REPLACEMENT) else max(settled, len(text)))
 
     boundaries, low = [], 0
     for offset in offsets:

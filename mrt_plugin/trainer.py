@@ -199,6 +199,11 @@ class MRTTrainer(GRPOTrainer):
 
     def _tokenize_prompts(self, prompts: list):
         prompt_ids, *rest = super()._tokenize_prompts(prompts)
+        if self.credit.active and rest and rest[0] is not None:
+            raise ValueError(
+                f"mrt_credit: {self.credit.name} measures J on text alone, and these prompts have images. Leave the "
+                "images out, or set mrt_credit: none."
+            )
         self._in_progress.opened = [opens_thinking(text_tokenizer(self), ids) for ids in prompt_ids]
         if starts := self._in_progress.starts:
             prompt_ids = [[*ids, *start.token_ids] for ids, start in zip(prompt_ids, starts, strict=True)]

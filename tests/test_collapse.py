@@ -41,9 +41,9 @@ def test_the_best_checkpoint_is_judged_by_regret_where_it_is_measured():
 
 
 def test_a_run_is_warned_once(tmp_path, caplog):
-    for step in (10, 20):
+    for step in (10, 20, "best"):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    log = entries("completions/clipped_ratio", 0.1, 0.2, 0.8, 0.9) + entries("reward", 0.5, 0.7, 0.1, 0.1)
+    log = entries("completions/clipped_ratio", 0.1, 0.2, 0.8, 0.9) + entries("reward", 0.5, 0.7, None, 0.1)
     callback = MRTCallback()
     trainer = SimpleNamespace(eval_dataset=None, mrt_args=SimpleNamespace(mrt_regret_steps=0), kept_rollouts=[])
     callback.bind(trainer)

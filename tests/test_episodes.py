@@ -176,6 +176,20 @@ def test_whatever_was_sampled_is_cut_without_losing_a_token(tokenizer, data):
     assert all(0 <= cut <= len(token_ids) for cut in cuts)
 
 
+def test_a_character_of_several_tokens_does_not_decode_the_whole_again(monkeypatch):
+    tokenizer = TOKENIZERS["byte-level"]
+    token_ids = tokenizer("Try x = 2.\n\n" * 40 + "🎉 日本\n\n" + "Not 5.\n\n" * 40, add_special_tokens=False)[
+        "input_ids"
+    ]
+    text, read = decode(tokenizer, token_ids), []
+    token_boundaries(tokenizer, token_ids, [])  # the pieces are kept
+    monkeypatch.setattr("mrt_plugin.tokens.decode", lambda _, ids: read.append(len(ids)) or decode(_, ids))
+    offsets = [index for index in range(len(text)) if text.startswith("\n\n", index)]
+    cuts = token_boundaries(tokenizer, token_ids, offsets)
+    assert [decode(tokenizer, token_ids[:cut]) for cut in cuts] == [text[:offset] for offset in offsets]
+    assert sum(read) < 2 * len(token_ids)
+
+
 def test_a_token_that_straddles_a_boundary_lies_where_it_begins(tokenizer):
     backend_ids = tokenizer("Not 5.", add_special_tokens=False)["input_ids"]
     text = decode(tokenizer, backend_ids)

@@ -76,6 +76,13 @@ def test_a_trainer_refuses_them_and_skips_those_of_a_stream(tmp_path, tokenizer,
     assert not trainer._generate_and_score_completions(list(data))["advantages"].any()  # as a stream may bring them
 
 
+def test_an_evaluation_that_lacks_them_is_refused_before_the_run(tmp_path, tokenizer):
+    held_out = dataset().rename_column("solution", "answer")
+    with pytest.raises(ValueError, match="The evaluation data has no column 'solution'.* it has .*answer"):
+        build(tmp_path, tokenizer, eval_data={"held out": held_out}, eval_strategy="steps", eval_steps=9)
+    build(tmp_path, tokenizer, rewards=[lambda completions, **_: [0.0] * len(completions)], eval_data=held_out)
+
+
 def test_builders_drop_and_count_them(problems, tokenizer, caplog):
     args = JobArguments(dataset_name=problems, dataset_solution_column="answer")
     with_column(problems, [0, None, 2.5, 3.0])

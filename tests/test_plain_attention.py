@@ -14,6 +14,7 @@ from mrt_plugin import grpo
 from mrt_plugin.analysis import evaluate
 from mrt_plugin.analysis.runs import load_run
 from mrt_plugin.data import prefixes
+from mrt_plugin.engines import policy
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.sampling import Prompt, SamplingSettings
 from mrt_plugin.engines.sharing import sharing
@@ -143,6 +144,15 @@ def test_eager_scores_bound_a_batch_of_long_rows():
     plain = PolicySampler(model, TOKENIZER).plain
     assert [len(batch) for batch in plain._batches(list(range(40)), lambda row: 4096)] == [4] * 10
     assert [len(batch) for batch in plain._batches(list(range(40)), lambda row: 512)] == [40]
+
+
+def test_eager_scores_bound_the_traces_that_are_read_together(monkeypatch):
+    model, shapes = model_of("qwen2", max_position_embeddings=8192), []
+    model.set_attn_implementation("eager") if TRL_1 else setattr(model.config, "_attn_implementation", "eager")
+    monkeypatch.setattr(policy, "read", lambda _, ids: shapes.append(tuple(ids.shape)) or [])
+    prompts = [Prompt([5] * 4096, suffix=[1]) for _ in range(8)]
+    list(PolicySampler(model, TOKENIZER)._batches(prompts, [[]] * 8, n=1, new_tokens=1))
+    assert shapes == [(4, 4096)] * 2
 
 
 def test_the_cost_is_said_once_and_the_model_stays_as_it_is(caplog):

@@ -1,5 +1,6 @@
 import math
 import pickle
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +69,16 @@ def test_length_penalty_by_hand(wrap):
     sigmoid = [1 / (1 + math.exp(-z)) for z in (-1.0, 1.0)]  # mean 20, std 10; the wrong one does not count
     expected = [1 - 0.4 * sigmoid[0], 1 - 0.4 * sigmoid[1], 0.0, 1 - 0.4 * 0.5, 1 - 0.4 * 0.5]
     assert rewards == pytest.approx(expected)
+
+
+def test_length_penalty_of_a_group_that_spans_ranks(monkeypatch):
+    rows = {"prompts": ["a"] * 4, "completions": [RIGHT] * 4, "completion_ids": [[0] * n for n in (10, 20, 30, 100)]}
+    whole = mrt_length_penalty(**rows, solution=["5"] * 4, alpha=0.4)
+    gathered = [[("a", 10, 1.0), ("a", 20, 1.0)]]
+    monkeypatch.setattr("mrt_plugin.rewards.gather_object", lambda mine: [*gathered, *mine])
+    monkeypatch.setattr("mrt_plugin.rewards.PartialState", lambda: SimpleNamespace(process_index=1))
+    second = {name: values[2:] for name, values in rows.items()}
+    assert mrt_length_penalty(**second, solution=["5"] * 2, alpha=0.4) == whole[2:]
 
 
 def test_length_penalty_skips_what_cannot_be_judged():

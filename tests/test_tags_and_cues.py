@@ -98,6 +98,7 @@ def test_cues_of_ones_own_and_none():
     assert not lacks_cues("All in one go.\n\nDone.")
 
 
+@pytest.mark.parametrize("iterations", [1, 2])  # with 2, every other step takes the rollouts of the one before
 @pytest.mark.parametrize(
     ("rows", "metric"),
     [
@@ -113,11 +114,13 @@ def test_a_run_in_which_credit_has_nothing_to_fall_on_says_so(
     caplog,
     rows,
     metric,
+    iterations,
 ):
     monkeypatch.setattr("test_trainer.ROWS", rows)
-    trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"}, max_steps=4)
+    settings = {"mrt": {"mrt_credit": "dense"}, "max_steps": 4, "num_iterations": iterations}
+    trainer = build(tmp_path, tokenizer, **settings)
     trainer.train()
-    assert [entry[metric] for entry in trainer.state.log_history if metric in entry] == [1.0] * 4
+    assert [entry[metric] for entry in trainer.state.log_history if metric in entry] == [1.0] * (4 // iterations)
     assert caplog.text.count(f"{metric} is 1 in each of the first 3 steps") == 1
 
 

@@ -749,6 +749,25 @@ def test_plain_grpo_keeps_what_credit_cannot_cut(tmp_path, tokenizer, model):
     assert trainer.state.log_history[0]["completions/mean_length"] == 2
 
 
+def test_prompts_with_images_are_refused(tmp_path, tokenizer, scripted, monkeypatch):
+    base = mrt_plugin.trainer.GRPOTrainer
+    monkeypatch.setattr(base, "_tokenize_prompts", lambda self, prompts: ([[5]] * len(prompts), ["image"], {}))
+    with pytest.raises(ValueError, match="mrt_credit: dense measures J on text alone, and these prompts have images"):
+        step_inputs(build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"}))
+    assert build(tmp_path, tokenizer)._tokenize_prompts([[]])[1] == ["image"]  # plain GRPO takes them
+
+
+@pytest.mark.skipif(TRL_1, reason="trl 1.x divides by the rows of all ranks")
+def test_the_share_of_cut_completions_is_that_of_all_ranks(tmp_path, tokenizer, scripted, monkeypatch):
+    trainer = build(tmp_path, tokenizer)
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", lambda self, inputs: shares.append(-6.0))
+    shares = trainer._metrics["train"]["completions/clipped_ratio"]
+    trainer.model.train()
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 8)
+    trainer._generate_and_score_completions(list(dataset()))
+    assert shares == [1 - 7 / 8]
+
+
 def test_tools_are_refused(tmp_path, tokenizer, model):
     with pytest.raises(ValueError, match="tools"):
         MRTTrainer(

@@ -75,11 +75,8 @@ class PlainReader:
         return scores
 
     def _batches(self, rows: list[int], length: Callable[[int], int], new_tokens: int = 0) -> Iterator[list[int]]:
-        eager = self.model.config.get_text_config()._attn_implementation == "eager"
-
         def size(row: int) -> int:
-            width = length(row) + new_tokens
-            return width * max(1, width // EAGER) if eager else width
+            return memory(self.model, length(row) + new_tokens)
 
         # A state may read padding, so that rows are to be equally long.
         return chunks(rows, size, self.max_batch_tokens, SHORTEST if self.shown.padding else 1.0)
@@ -89,6 +86,12 @@ class PlainReader:
         width = max(map(len, rows))
         ids = torch.tensor([[-1] * (width - len(row)) + row for row in rows], device=self.model.device)
         return ids.masked_fill(ids < 0, self.pad_token_id), (ids >= 0).long()
+
+
+def memory(model, width: int) -> int:
+    """What a row of so many tokens takes, in tokens: eager attention holds its scores, which are quadratic."""
+    eager = model.config.get_text_config()._attn_implementation == "eager"
+    return width * max(1, width // EAGER) if eager else width
 
 
 def chunks(items: list, size: Callable, budget: int, shortest: float = 0.0) -> Iterator[list]:

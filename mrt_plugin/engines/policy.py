@@ -10,7 +10,7 @@ import torch
 from transformers import TopPLogitsWarper
 
 from .branching import Branches, read
-from .plain import PlainReader, chunks
+from .plain import PlainReader, chunks, memory
 from .sampling import Completion, Prompt, SamplingSettings
 from .sharing import sharing
 
@@ -132,7 +132,8 @@ class PolicySampler:
 
         longest = {trace: max((heads[i] for i in indices), key=len) for trace, indices in branching.items()}
         device = self.model.device
-        for traces in chunks(list(branching), lambda trace: len(longest[trace]), self.max_batch_tokens):
+        sizes = {trace: memory(self.model, len(head)) for trace, head in longest.items()}
+        for traces in chunks(list(branching), sizes.get, self.max_batch_tokens):
             input_ids, _ = self._pad([longest[trace] for trace in traces], left=False)
             keys_values = read(self.model, input_ids) if input_ids.shape[1] else []
             row_of = {index: row for row, trace in enumerate(traces) for index in branching[trace]}

@@ -47,8 +47,7 @@ def newest_whole(folder: str) -> str | None:
     The newest whole checkpoint in a run's folder, or, rather than none, the newest that lacks no more than random
     states. It says which newer ones are passed over, and why.
     """
-    found = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    found.sort(key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    found = [Path(folder, f"checkpoint-{step}") for step in reversed(checkpoints(folder))]
     passed_over = []
     for path in found:
         missing = fault(path)
@@ -62,6 +61,12 @@ def newest_whole(folder: str) -> str | None:
             return os.path.join(folder, path.name)
     _say(folder, "starts from the beginning", *passed_over)
     return None
+
+
+def checkpoints(folder: str | Path) -> list[int]:
+    """Steps of the checkpoints in a folder, in order."""
+    found = (re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(folder).glob("checkpoint-*"))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def fault(checkpoint: str | Path, random_states: bool = True) -> str | None:
