@@ -5,7 +5,7 @@ The launcher of a fork of Open-R1 with MRT in it: three lines, and no line of th
 ```
 accelerate launch --config_file recipes/accelerate_configs/zero3.yaml fork_launcher.py \
     --config recipes/Qwen2.5-1.5B-Instruct/grpo/config_demo.yaml \
-    --reward_funcs accuracy mrt_progress
+    --vllm_mode colocate --reward_funcs accuracy mrt_progress
 ```
 """
 

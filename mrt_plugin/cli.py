@@ -89,11 +89,14 @@ def launch(command: str, arguments: list[str]) -> None:
         os.environ[TOLD] = told.name
         try:
             launch_command(launch_command_parser().parse_args([*options, "-m", f"mrt_plugin.{command}", *arguments]))
+            return
         except (CalledProcessError, ChildFailedError) as error:
+            code = getattr(error, "returncode", 1)
+        finally:
             del os.environ[TOLD]
-            if said := Path(told.name).read_text():
-                tell(said)
-            sys.exit(getattr(error, "returncode", 1))  # its traceback stands above
+        if said := Path(told.name).read_text():
+            tell(said)
+        sys.exit(code)  # its traceback stands above
 
 
 def installed(packages: Iterable[str]) -> Iterator[str]:

@@ -36,11 +36,6 @@ LAUNCHERS = {
 
 def check_seams(seams: dict[str, list[str]]) -> None:
     """Raises an `ImportError` that names what this module expects of Open-R1 and does not find."""
-    if not FITS_OPEN_R1:
-        raise ImportError(
-            f"Open-R1 pins trl==0.18.0; this is {trl.__version__}. Install its versions (mrt-plugin[open-r1]), or "
-            "launch with --upstream trl, which needs no Open-R1."
-        )
     for name, attributes in seams.items():
         try:
             module = import_module(name)
@@ -85,6 +80,11 @@ def get_reward_funcs(theirs: Callable, script_args, *args, **kwargs) -> list[Cal
 
 def launcher(task: str) -> tuple[tuple, Callable]:
     """Argument types and `main` of `grpo` or `sft`."""
+    if not FITS_OPEN_R1:
+        raise ImportError(
+            f"Open-R1 pins trl==0.18.0; this is {trl.__version__}. Install its versions (mrt-plugin[open-r1]), or "
+            "launch with --upstream trl, which needs no Open-R1."
+        )
     check_seams(LAUNCHERS)
     configs = import_module("open_r1.configs")
     if task == "grpo":

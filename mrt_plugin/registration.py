@@ -2,8 +2,8 @@ r"""`register()`: MRT in a script that knows nothing of it, TRL's, Open-R1's or 
 
 After it, whatever builds a `GRPOTrainer` gets an [`~mrt_plugin.MRTTrainer`], which is GRPO bit for bit where no
 `mrt_*` asks for more, and every `TrlParser` knows the fields of [`~mrt_plugin.MRTArguments`] and stops at a field that
-nobody knows. It makes no difference where it is called and what was imported before. Open-R1, where it is installed
-with the versions that it pins, knows our rewards and callback by name as well ([`~mrt_plugin.open_r1`]).
+nobody knows. It makes no difference where it is called and what was imported before. Open-R1, where it can be
+imported, knows our rewards and callback by name as well ([`~mrt_plugin.open_r1`]).
 
 Nothing happens without the call: no import hook and no `.pth` file, so an installed mrt_plugin changes no other
 process. But for this: once a configuration with `mrt_*` is made, trainers that would leave them out refuse it.
@@ -48,8 +48,13 @@ def register() -> None:
     guard_trainers()
     adopt_parsers()
     resume_whole_checkpoints()
-    if FITS_OPEN_R1 and find_spec("open_r1"):
-        import_module(".open_r1", __package__).add_names()
+    if find_spec("open_r1"):
+        try:
+            import_module(".open_r1", __package__).add_names()
+        except ImportError:
+            if FITS_OPEN_R1:
+                raise
+            # Open-R1 itself cannot be imported beside another trl than its pin; a fork that has moved on can.
 
 
 @cache

@@ -187,6 +187,13 @@ def check_prefix(settings: Settings, args) -> None:
             "tensor parallelism. Set vllm_mode: colocate and vllm_tensor_parallel_size: 1, or use the current trl."
         )
 
+    most = getattr(args, "max_prompt_length", None)  # on trl 0.18, what vLLM in process is built for
+    if prefix == "online" and args.use_vllm and most is not None and most <= args.max_completion_length:
+        raise ValueError(
+            f"mrt_prefix: online makes prompts longer by up to max_completion_length: {args.max_completion_length} "
+            f"tokens, and vLLM on trl 0.18 has room for max_prompt_length: {most}. Set that to their sum."
+        )
+
 
 def check_held_out(args) -> None:
     """Raises a `ValueError` if a script of TRL or Open-R1 would not give the trainer the split that regret needs."""

@@ -4,6 +4,7 @@ A prefix comes from the data set, or is cut off a fresh trace of the live policy
 tokens; where a credit forces half of the group to stop, the text that makes it stop is appended as well.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +18,10 @@ from .episodes import CLOSE
 from .meta_prover import check_termination
 from .tokens import decode, tokenize
 from .traces import Trace, opening_ids, opens_thinking, segment, stop_after, trace_at
-from .upstream.trainer import text_tokenizer
+from .upstream.trainer import prompt_room, text_tokenizer
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,25 @@ def dataset_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
         trace = trace_at(tokenizer, opening, written, row["solution"], 0, [len(decode(tokenizer, written))])
         prefixes[group] = _ways_on(trainer, trace, row["prefix_success"])
     return prefixes
+
+
+def with_room(trainer, rows):
+    """The rows whose prompt, with its prefix and what makes the policy stop, the engine has room for."""
+    most = prompt_room(trainer)
+    if most is None or not hasattr(rows, "select"):  # a stream's are found out in their step
+        return rows
+
+    def fits(row: dict) -> bool:
+        [(going_on, stopping, _)] = dataset_prefixes(trainer, {0: row}).values()
+        return len(trainer.bare_prompt_ids([row])[0]) + max(len(going_on), len(stopping)) <= most
+
+    kept = [index for index, row in enumerate(rows) if fits(row)]
+    what = f"of {len(rows)} prompts, with their prefix, have more than max_prompt_length: {most} tokens"
+    if not kept:
+        raise ValueError(f"All {what}. Raise it.")
+    if len(kept) < len(rows):
+        logger.warning("%d %s and are left out. Raise it to keep them.", len(rows) - len(kept), what)
+    return rows.select(kept)
 
 
 def online_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:

@@ -30,8 +30,9 @@ from .grading_pool import warm_up
 from .kept import kept_row
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
 from .rewards import completion_text
+from .rounding import warn_of_rounding
 from .settings import resolve, reward_name
-from .starts import Start, starting_points
+from .starts import Start, starting_points, with_room
 from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
 from .upstream.attention import avoid_cudnn_attention
@@ -129,7 +130,10 @@ class MRTTrainer(GRPOTrainer):
                 "fp16: true do not write. Unset it, or load the weights in half precision (dtype: bfloat16)."
             )
         avoid_cudnn_attention(self.model.config._attn_implementation, half=autocast or in_half)
+        warn_of_rounding(self)
         self.contract.watch(self)
+        if self.mrt_args.mrt_prefix == "dataset":
+            self.train_dataset = with_room(self, self.train_dataset)
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())

@@ -119,6 +119,15 @@ def test_a_configuration_of_accelerate_that_is_not_there_is_named(monkeypatch, c
     assert said(capsys, cli.main).startswith("mrt grpo: --accelerate_config nowhere.yaml: there is no such file")
 
 
+def test_what_accelerate_cannot_launch_is_told(recipe, monkeypatch, capsys):
+    def without_deepspeed(arguments):
+        raise ImportError("DeepSpeed is not installed")
+
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", without_deepspeed)
+    monkeypatch.setattr(sys, "argv", ["mrt", "grpo", "--config", str(recipe)])
+    assert said(capsys, cli.main) == "mrt grpo: DeepSpeed is not installed"
+
+
 def test_a_recipe_of_another_command_is_told(mrt):
     last = mrt("grpo", "--config", "evaluation/aime_2024.yaml")
     assert last.endswith(". Recipes in evaluation/ are for `mrt evaluate`.")

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from conftest import tiny_model
+from test_trainer import build
 
 from mrt_plugin import grpo
 from mrt_plugin.engines.policy import PolicySampler
@@ -103,3 +104,13 @@ def test_a_run_learns(options, weights, recipe, tmp_path):
 def test_a_static_cache_beside_autocast_is_refused_before_the_first_step(recipe):
     with pytest.raises(ValueError, match="cache_implementation: static .*dtype: bfloat16"):
         grpo.run(["--upstream", "trl", "--config", str(recipe), "--bf16", "true", "--cache_implementation", "static"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "learning_rate", "warned"),
+    [(torch.bfloat16, 1e-6, True), (torch.bfloat16, 1e-2, False), (torch.float32, 1e-6, False)],
+)
+def test_steps_that_round_to_nothing_are_warned_about(tmp_path, tokenizer, caplog, dtype, learning_rate, warned):
+    model = tiny_model(tokenizer, initializer_range=0.02).to(dtype)
+    build(tmp_path, tokenizer, model=model, learning_rate=learning_rate)
+    assert ("of the trained weights will not change: they are in bfloat16" in caplog.text) is warned

@@ -1,6 +1,7 @@
 """`register()` and the runner on any stack, without Open-R1: what TRL builds and parses is ours, or is refused."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -188,3 +189,30 @@ def test_a_configuration_for_no_trainer_loads_none():
     """Builders of data take some of our fields; TRL's trainer costs seconds to import."""
     code = "import sys; from mrt_plugin.arguments import MRTArguments; MRTArguments(); "
     assert run("-c", f"{code}print('trl.trainer.grpo_trainer' in sys.modules)").stdout == "False\n"
+
+
+FORK = """
+def get_reward_funcs(script_args):
+    return [{"accuracy": len}[name] for name in script_args.reward_funcs]
+"""
+
+
+@pytest.mark.parametrize("rewards", [FORK, "from trl import what_no_trl_has"])
+def test_a_fork_that_has_moved_on_from_the_pin_knows_our_rewards(tmp_path, rewards):
+    """Open-R1 itself cannot be imported beside another trl, which is no reason to refuse TRL's own scripts."""
+    files = {"__init__": "", "rewards": rewards, "utils/__init__": "", "utils/callbacks": "CALLBACKS = {}"}
+    for name, text in files.items():
+        path = tmp_path / "open_r1" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    script = "from types import SimpleNamespace as S\nfrom mrt_plugin import register\nregister()\n"
+    if rewards is FORK:
+        script += "from open_r1.rewards import get_reward_funcs\n"
+        script += "print([f.__name__ for f in get_reward_funcs(S(reward_funcs=['accuracy', 'mrt_progress']))])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    if rewards is FORK:
+        assert done.stdout.strip() == "['len', 'mrt_progress']", done.stderr
+    else:
+        assert bool(done.returncode) is not TRL_1
+        assert TRL_1 or "which cannot be imported" in done.stderr

@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from datasets import concatenate_datasets
 from test_trainer import ANSWER, FIRST, SECOND, build, dataset, step_inputs
 
 import mrt_plugin.upstream.version
+from mrt_plugin.starts import dataset_prefixes, with_room
 from mrt_plugin.upstream.version import TRL_1
 
 
@@ -57,6 +59,30 @@ def test_a_prompt_that_vllm_has_no_room_for_is_named(tmp_path, tokenizer, with_e
     with pytest.raises(ValueError, match=r"has \d+ tokens; raise max_prompt_length: 20"):
         step_inputs(trainer)
     assert trainer.processing_class is tokenizer
+
+
+def test_rows_that_vllm_has_no_room_for_are_left_out(tmp_path, tokenizer, with_engine, caplog):
+    data = concatenate_datasets([dataset(prefix=text, prefix_success=0.25, rows=1) for text in (FIRST, FIRST * 9, "")])
+    trainer = build(tmp_path, tokenizer, data=data, mrt=MIXED, per_device_train_batch_size=4)
+    assert len(trainer.train_dataset) == 3  # without vLLM there is room
+    with_engine(trainer)
+    prompt, [longest] = trainer.bare_prompt_ids([data[0]])[0], dataset_prefixes(trainer, {0: data[0]}).values()
+    most = trainer.args.max_prompt_length = len(prompt) + len(longest.stopping)
+    assert with_room(trainer, data)["prefix"] == [FIRST, ""]
+    assert f"1 of 3 prompts, with their prefix, have more than max_prompt_length: {most} tokens" in caplog.text
+    trainer.args.max_prompt_length -= 1
+    assert with_room(trainer, data)["prefix"] == [""]
+    trainer.args.max_prompt_length = 1
+    with pytest.raises(ValueError, match="All of 3 prompts, with their prefix, have more than max_prompt_length: 1"):
+        with_room(trainer, data)
+    trainer.args.max_prompt_length = None
+    assert with_room(trainer, data) is data
+
+
+def test_online_prefixes_need_room_in_vllm(tmp_path, tokenizer):
+    mrt = {"mrt_credit": "mixed", "mrt_prefix": "online"}
+    with pytest.raises(ValueError, match="longer by up to max_completion_length: 40 .* max_prompt_length: 40. Set"):
+        build(tmp_path, tokenizer, mrt=mrt, use_vllm=True, vllm_mode="colocate", max_prompt_length=40)
 
 
 def test_max_prompt_length_cuts_the_problem_as_upstream_does_but_never_a_prefix(tmp_path, tokenizer, monkeypatch):

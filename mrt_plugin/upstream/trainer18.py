@@ -57,7 +57,7 @@ class GRPOTrainer18(trl.GRPOTrainer):
         rewards: list[list] = []
         if engine is not None and self.vllm_tensor_parallel_size == 1:
             longest, most = max(map(len, prompt_ids)), self.args.max_prompt_length
-            if longest > most:  # it has room for so many, and for the completion
+            if most is not None and longest > most:  # it has room for so many, and for the completion
                 raise ValueError(f"A prompt with its prefix has {longest} tokens; raise max_prompt_length: {most}.")
             self.llm = _TokenPrompts(engine, prompt_ids)
 
