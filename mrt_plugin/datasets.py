@@ -133,6 +133,11 @@ def text_of(content: str | list[dict] | None) -> str | None:
 def conversation(problem: str | list[dict] | None, system_prompt: str | None = None) -> list[dict]:
     """A problem, a text or messages, as messages that end in the user's turn, each with its content as one text."""
     messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem or ""}]
+    if messages and messages[-1]["role"] == "assistant":
+        raise ValueError(
+            f"A problem's messages end in the assistant's turn ({messages[-1]['content']!r:.40}), which would give "
+            "the solution away. Set dataset_prompt_column to the column with the problem alone."
+        )
     texts = [text_of(message["content"]) for message in messages]
     messages = [m if text is None else {**m, "content": text} for m, text in zip(messages, texts, strict=True)]
     return [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages

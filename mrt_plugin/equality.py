@@ -12,9 +12,14 @@ from .quantities import TINY, same_number
 from .reading import Reading, question, read, same
 
 
+MAX_PROSE = 200  # characters of a gold in prose
+
+
 @lru_cache(maxsize=1024)
 def read_gold(gold: str) -> list[Reading]:
-    return [reading for text in alternatives(gold) for reading in read(text)]
+    """What a gold may mean; nothing for a whole solution without a box, in which any number might be the answer."""
+    readings = [reading for text in alternatives(gold) for reading in read(text)]
+    return [reading for reading in readings if len(reading.text) <= MAX_PROSE or not reading.prose]
 
 
 def readable(gold: Reading) -> bool:

@@ -56,13 +56,15 @@ _SUBSCRIPTED = re.compile(
     r"(?<![a-zA-Z\\])([EIei]) *_"
 )  # math-verify fails at E_1, and reads I_1 as the imaginary unit
 _STAR = re.compile(r"_ *\{? *\\(odot|oplus)(?![a-zA-Z]) *\}?")
-_ONE_CHARACTER = re.compile(r"([_^])\{\s*(\w)\s*\}")
+_ONE_CHARACTER = re.compile(r"([_^])\{\s*(\w)\s*\}(?!\d)")  # 2^{3}5 is not 2^35
 _REPEATING = re.compile(r"(?<![\d.])(\d{0,9})\.(\d{0,9})\\(?:overline|bar|dot)\s*(?:\{(\d{1,9})\}|(\d))")
 _MIXED = re.compile(r"(?<![\d./^_])(\d+) +(\d+)/(\d+)(?![\d./^])")
 _AND = re.compile(
     r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor(?![a-zA-Z]))\s*"
 )
-_PLUS_MINUS = re.compile(r"([a-zA-Z]\s*=\s*)?\\pm\s*([^-+,;=\s][^-+,;=]*)")
+_PLUS_MINUS = re.compile(
+    r"(?:[a-zA-Z]\s*=)?((?:(?!\\pm|\\mp|\\\{|\\begin)[^,;=&])*)\\pm(?![a-z])((?:(?!\\pm|\\mp)[^,;=&])*)"
+)
 
 
 def latex(text: str) -> str:
@@ -185,10 +187,14 @@ def several(text: str) -> str:
 
     >>> several(r"1 \text{ and } -2"), several("x = 1 or x = 2"), several(r"2, 3, and 5"), several(r"x = \pm 2")
     ('1, -2', 'x = 1, x = 2', '2, 3, 5', '2, -2')
+    >>> several(r"\frac{1 \pm \sqrt{5}}{2}")
+    '\\frac{1 + \\sqrt{5}}{2}, \\frac{1 - \\sqrt{5}}{2}'
     """
     text = _AND.sub(", ", text)
-    pair = _PLUS_MINUS.fullmatch(text.strip())
-    return f"{pair[2]}, -{pair[2]}" if pair else text
+    if not (pair := _PLUS_MINUS.fullmatch(text.strip())):
+        return text
+    before, after = pair[1].lstrip(), pair[2]
+    return f"{before}+{after}, {before}-{after}" if before else f"{after.lstrip()}, -{after.lstrip()}"
 
 
 def _collapsed(text: str) -> str:

@@ -34,7 +34,11 @@ _UNITS = re.compile(
     "[mcdk]m|ft|yd|mi|k?g|mg|lbs?|oz|m[lL]|kmh|[km]ph|min|sec|hrs?|[kMG]?Hz|k?Pa|[kM]?eV|k[JW]|k?cal|mol|USD|usd|deg|days?"
     "|(?:[ck]?m|ft)/(?:s|h)"
 )
-_UNIT_TEXT = re.compile(r" *(?:(?<=\})/)? *\\text\{[^{}]*\}(?: *\^ *(?:\{ *-?\d+ *\}|-?\d))?$")
+_UNIT_TEXT = re.compile(
+    r"(?:(?<=\}) *(?:/|\\cdot(?![a-z])))? *\\text\{(?:[^{}]|\{[^{}]*\})*\}(?: *\^ *(?:\{ *-?\d+ *\}|-?\d))?$"
+)
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_SCALE = re.compile(rf"(?<=[\d}}]) *(\\text\{{ *)?({'|'.join(_SCALES)})(?![a-z])( *\}})?")
 _UNIT_POWER = re.compile(r"(?<=[a-zA-Z])\^(?:\{-?\d\}|\d)$")
 _DEGREES = re.compile(r" *(?:\^ *\{? *\\(?:circ|degree) *\}?|\\degree) *(?:[CFK]|\\text\{ *[CFK] *\})?$")
 _PRIMES = re.compile(r" *(?:\^ *\{? *(?:\\prime *){1,2}\}?|'{1,2}|\")$")
@@ -42,21 +46,28 @@ _PRIMES = re.compile(r" *(?:\^ *\{? *(?:\\prime *){1,2}\}?|'{1,2}|\")$")
 
 def programmed(text: str) -> list[str]:
     r"""
-    Numbers in program notation as powers of ten, also those with `x` or a dot for the times sign. A second reading
-    stays where it may be Euler's number, less something.
+    Numbers in program notation as powers of ten, also those with `x` or a dot for the times sign, and those with a
+    word for the power. A second reading stays where it may be Euler's number, less something.
 
     >>> programmed("4.5e33"), programmed("x = -1E-05"), programmed("(1e3, 2)"), programmed(r"6.4x10^{-2}")
     (['4.5 \\times 10^{33}'], ['x = -1 \\times 10^{-05}'], ['(1 \\times 10^{3}, 2)'], ['6.4 \\times 10^{-2}'])
     >>> programmed("2e-2"), programmed("e^2"), programmed("2e^{3}"), programmed("3e")
     (['2 \\times 10^{-2}', '2e-2'], ['e^2'], ['2e^{3}'], ['3e'])
+    >>> programmed(r"1.5 \text{ million}"), programmed("6 million people")
+    (['1.5 \\times 10^{6}'], ['6 \\times 10^{6} people'])
     """
-    text = _TIMES_TEN.sub(r" \\times 10^", text)
+    text = _TIMES_TEN.sub(r" \\times 10^", _SCALE.sub(_power, text))
     numbers = list(_PROGRAM.finditer(text))
     if not numbers:
         return [text]
     powers = _PROGRAM.sub(lambda m: rf"{m[1]} \times 10^{{{m[2].replace('+', '')}{m[3]}}}", text)
     may_be_euler = any(m[1].isdigit() and m[1] != "1" and m[2] and len(m[3]) == 1 for m in numbers)
     return [powers, text] if may_be_euler else [powers]
+
+
+def _power(scale: re.Match) -> str:
+    rest = r"\text{" if scale[1] and not scale[3] else ""  # what else stands in the text
+    return rf" \times 10^{{{_SCALES[scale[2]]}}}{rest}"
 
 
 def expanded(text: str) -> str:
@@ -128,9 +139,14 @@ def without_unit(text: str) -> str:
     ['7', '30', '0.1', '1 \\times 10^{3}']
     >>> [without_unit(text) for text in ("5 m", "2ab", r"\text{east}", "12:30 pm")]
     ['5 m', '2ab', '\\text{east}', '12:30 pm']
+    >>> [without_unit(text) for text in (r"60 \text{ km} / \text{h}", r"4 \text{J mol^{-1}}", r"\text{B}, \text{C}")]
+    ['60', '4', '\\text{B}, \\text{C}']
     """
-    while (unit := _UNIT_TEXT.search(text, max(0, text.rfind(r"\text{") - 2))) and text[: unit.start()].strip():
-        text = text[: unit.start()].rstrip()
+    while unit := _UNIT_TEXT.search(text, max(0, text.rfind(r"\text{") - 10)):
+        rest = text[: unit.start()].rstrip()
+        if not rest or rest.endswith(","):  # of a list, it is the last element
+            break
+        text = rest
     for pattern in (_DEGREES, _PRIMES):
         body = pattern.sub("", text)
         if body and body != text and (pattern is _DEGREES or number(body) is not None):

@@ -26,6 +26,7 @@ from mrt_plugin.meta_prover import TERMINATIONS
 from mrt_plugin.mistakes import Mistake
 from mrt_plugin.steps import backtrack_text
 from mrt_plugin.tokens import decode
+from mrt_plugin.upstream.model import DTYPE
 
 
 STOP = TERMINATIONS["answer"]
@@ -317,6 +318,33 @@ def test_a_rerun_builds_only_what_is_missing_and_the_same_rows(recipe, tmp_path,
     prefixes.run(["--config", str(recipe), "--batch_size", "1", *knobs])
     with pytest.raises(ValueError, match=r"data.yaml: The rows in .* \(temperature: 0.7 -> 0.9\)"):
         prefixes.run(["--config", str(recipe), "--temperature", "0.9"])
+
+
+def test_a_rerun_does_not_mix_other_problems_or_another_model_in(recipe, tmp_path, problems, model_path):
+    prefixes.run(["--config", str(recipe)])
+    [weights], data = Path(model_path).glob("*.safetensors"), Path(problems) / "train.jsonl"
+    written, rows = weights.read_bytes(), data.read_text()
+    weights.write_bytes(written[:-4] + bytes(4))
+    with pytest.raises(ValueError, match=r"The rows in .* \(model_weights: "):
+        prefixes.run(["--config", str(recipe)])
+    weights.write_bytes(written)
+    data.write_text(rows.replace('"solution": "1"', '"solution": "2"', 1))
+    with pytest.raises(
+        ValueError, match="rows holds 1 problems that are not in the data .any more., or not with this"
+    ):
+        prefixes.run(["--config", str(recipe)])
+
+
+def test_a_model_is_loaded_as_its_weights_are(recipe, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("mrt_plugin.jobs.job.load_policy", lambda args, model: loaded.append(getattr(model, DTYPE)))
+    monkeypatch.setattr(
+        "mrt_plugin.jobs.job.build_batch", lambda build, batch, *_: ([], {}, {p.id: "no" for p in batch})
+    )
+    for asked in ([], [f"--{DTYPE}", "float32"]):
+        with pytest.raises(RuntimeError, match="were not built"):
+            prefixes.run(["--config", str(recipe), *asked])
+    assert loaded == ["auto", "float32"]
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,12 @@ def assert_equals(accuracy_reward):
     assert [to_reward[verdict] for verdict in grade(answers, golds)] == rewards
 
 
+def test_a_proof_is_no_gold_unless_it_has_a_box():
+    proof = "Suppose that n leaves remainder 2 or 3 modulo 5. " * 4 + r"Then it is no square. $\blacksquare$"
+    boxed = proof + r" So \boxed{\text{no}}."
+    assert grade([r"\boxed{5}", r"\boxed{no}"], [proof, boxed]) == [Verdict.UNPARSEABLE_GOLD, Verdict.RIGHT]
+
+
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="2 answers and 1 golds"):
         grade([r"\boxed{1}", r"\boxed{2}"], ["1"])

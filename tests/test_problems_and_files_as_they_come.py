@@ -16,6 +16,16 @@ from mrt_plugin.jobs.problems import read_problems, usable
 SEEN = []
 
 
+def test_messages_that_hold_the_solution_are_refused(tmp_path):
+    """NuminaMath's column `messages` ends in the assistant's turn."""
+    turns = [{"role": "user", "content": "Find x."}, {"role": "assistant", "content": "It is $\\boxed{5}$."}]
+    path = tmp_path / "numina.jsonl"
+    path.write_text(json.dumps({"messages": turns, "solution": "5"}))
+    args = JobArguments(dataset_name=str(path), dataset_prompt_column="messages")
+    with pytest.raises(ValueError, match="end in the assistant's turn .'It is .* would give the solution away"):
+        read_problems(args)
+
+
 def prompts_are_text(prompts, completions, **kwargs):
     """A reward that looks at the prompts."""
     SEEN.extend(message["content"] for prompt in prompts for message in prompt)

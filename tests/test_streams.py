@@ -5,6 +5,7 @@ from test_meta_prover import Sampler
 
 from mrt_plugin.analysis.streams import EXTENSION_CUES, extend, linearize
 from mrt_plugin.analysis.votes import votes
+from mrt_plugin.boxes import final_answer
 from mrt_plugin.engines.sampling import Completion, SamplingSettings
 from mrt_plugin.episodes import CUES
 from mrt_plugin.grading import Verdict, grade
@@ -104,3 +105,11 @@ def test_votes_are_one_for_each_answer_and_right_ones_are_zero():
     assert votes(answers, verdicts) == [1, 2, None, 1, 2, 3, 0]
     assert votes([answers[0]], [Verdict.TIMED_OUT]) == [None]
     assert votes([], []) == []
+
+
+def test_long_wrong_answers_are_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr("mrt_plugin.grading.final_answer", lambda text: read.append(len(text)) or final_answer(text))
+    answers = [f"{'So. ' * 500}\\boxed{{{wrong}}}" for wrong in range(9)]
+    assert votes(answers, [Verdict.WRONG] * 9) == list(range(1, 10))
+    assert max(read) < 20

@@ -22,7 +22,14 @@ RESAMPLES = 2000
 
 BENCHMARK = ("dataset_name", "dataset_config", "dataset_mixture", "dataset_train_split")
 BUDGET = ("max_completion_length", "regret", "extensions", "extension_tokens")
-PROVER = ("mrt_episodes", "mrt_termination", "mrt_estimator", "mrt_answer_tokens", "mrt_answer_temperature")
+PROVER = (
+    "mrt_episodes",
+    "mrt_cues",
+    "mrt_termination",
+    "mrt_estimator",
+    "mrt_answer_tokens",
+    "mrt_answer_temperature",
+)
 
 
 def _arrow_type(annotation) -> pa.DataType:

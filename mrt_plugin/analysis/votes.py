@@ -2,8 +2,9 @@ r"""Answers of a problem -> votes: which of them mean the same."""
 
 from collections.abc import Sequence
 
+from ..boxes import final_answer
 from ..golds import bare_gold
-from ..grading import Verdict, grade
+from ..grading import MAX_CHARS, Verdict, grade
 
 
 def votes(answers: Sequence[str], verdicts: Sequence[Verdict]) -> list[int | None]:
@@ -25,6 +26,7 @@ def votes(answers: Sequence[str], verdicts: Sequence[Verdict]) -> list[int | Non
     ```
     """
     classes: dict[str, int] = {}
+    answers = [final_answer(answer[-MAX_CHARS:]) for answer in answers]  # once, not for each class
     wrong = list(dict.fromkeys(a for a, verdict in zip(answers, verdicts, strict=True) if verdict is Verdict.WRONG))
     while wrong:
         first, *others = wrong

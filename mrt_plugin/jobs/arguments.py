@@ -1,13 +1,22 @@
 r"""What a job reads, who writes for it, and where its rows go: the knobs that builders and evaluation share."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Literal
+
+from trl import ModelConfig
 
 from ..arguments import check_choices
 from ..datasets import DataArguments, GoldArguments
 from ..engines.load import ENGINES
 from ..engines.policy import MAX_BATCH_TOKENS
+from ..upstream.model import DTYPE
+
+
+_DTYPE = ModelConfig.__dataclass_fields__[DTYPE]
+_IN_THEIR_OWN = field(default="auto", metadata=_DTYPE.metadata)
+PolicyConfig = make_dataclass("PolicyConfig", [(DTYPE, _DTYPE.type, _IN_THEIR_OWN)], bases=(ModelConfig,))
+"""TRL's arguments of a model, which load it as its weights are unless they say otherwise; TRL loads float32."""
 
 
 @dataclass

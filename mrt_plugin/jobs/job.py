@@ -5,12 +5,14 @@ it writes each batch to a [`~mrt_plugin.jobs.store.RowStore`], and a rerun of th
 one ended. What is random depends on the seed and on the problems of a batch, not on when or where the batch is built.
 """
 
+import hashlib
 import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 from tqdm.auto import tqdm
@@ -18,6 +20,7 @@ from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
 from ..upstream.recipe import run_recipe
+from .arguments import PolicyConfig
 from .batch import GIVE_UP_AFTER, batch_seed, build_batch, load_policy
 from .problems import read_problems
 from .store import RowStore
@@ -43,6 +46,11 @@ def run_job(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, m
     seeded = [problems[i : i + args.batch_size] for i in range(0, len(problems), args.batch_size)]
     with RowStore(args.output_dir, schema, _settings(args, model_args, mrt_args)) as store:
         done = store.finished()
+        if gone := done.keys() - {problem.id for problem in problems}:
+            raise ValueError(
+                f"{args.output_dir} holds {len(gone)} problems that are not in the data (any more), or not with this "
+                "gold answer. Delete it, or give another output_dir."
+            )
         todo = [(batch_seed(args.seed, batch), [p for p in batch if p.id not in done]) for batch in seeded]
         todo = [(seed, batch) for seed, batch in todo if batch]
         card = partial(store.finish, f"Rows of {build.__module__.rpartition('.')[2]}", build.__doc__.strip())
@@ -103,10 +111,25 @@ def _settings(args, model_args: ModelConfig, mrt_args: MetaProverArguments) -> d
     """What the rows depend on, under names that do not depend on the generation of TRL."""
     settings = asdict(args) | asdict(mrt_args)
     settings |= {name: getattr(model_args, name) for name in ("model_name_or_path", "model_revision")}
+    if Path(model_args.model_name_or_path).is_dir():
+        settings["model_weights"] = _fingerprint(Path(model_args.model_name_or_path))
     return {name: value for name, value in settings.items() if value is not None and name not in NOT_IN_ROWS}
+
+
+def _fingerprint(model: Path) -> str:
+    """A digest of a model's files of weights: their sizes, and some bytes at 16 places of each."""
+    digest = hashlib.sha256()
+    for path in sorted([*model.glob("*.safetensors"), *model.glob("*.bin")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            for part in range(16):
+                file.seek(max(0, size - 2**12) * part // 15)  # the last of them reads the end
+                digest.update(file.read(2**12))
+    return digest.hexdigest()[:16]
 
 
 def launch_job(name: str, arguments_type: type, main: Callable, arguments: list[str] | None) -> None:
     """Runs a builder's `main` from a recipe; `arguments` are those of the command line."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    run_recipe(name, (arguments_type, ModelConfig, MetaProverArguments), main, arguments)
+    run_recipe(name, (arguments_type, PolicyConfig, MetaProverArguments), main, arguments)
