@@ -7,12 +7,14 @@ measured while training is a mean over validation problems, and its intervals dr
 """
 
 import copy
-import json
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 import numpy as np
 
 from mrt_plugin.analysis.runs import Estimate
+from mrt_plugin.jobs.arguments import JobArguments
+from mrt_plugin.jobs.problems import read_problems
 
 from .plan import choices
 from .settings import BASELINE, TASKS, VARIANTS, varied
@@ -95,9 +97,10 @@ class Results:
         return other
 
     @property
-    def problems(self) -> list[dict]:
-        """The test problems, in the order of the records."""
-        return [json.loads(line) for line in (STARTS / self.task / "problems/test.jsonl").read_text().splitlines()]
+    def problems(self) -> list[str]:
+        """The test problems, in the order of the records, that of their ids."""
+        args = JobArguments(dataset_name=str(STARTS / self.task / "problems"), dataset_train_split="test")
+        return [problem.text for problem in sorted(read_problems(args), key=attrgetter("id"))]
 
     @property
     def methods(self) -> list[str]:

@@ -34,13 +34,12 @@ def call(log: Path, *command) -> None:
         raise RuntimeError(f"{' '.join(map(str, command))} failed; see {log}:\n{log.read_text()[-2000:]}")
 
 
-def evaluate(model: Path, task: Task, start: Path, out: Path, split: str, *options) -> Run:
+def evaluate(model: Path, task: Task, start: Path, results: Path, split: str, *options) -> Run:
     """A model on held-out problems, with regret; what has been evaluated already is only read."""
-    results = out / f"{model.name}-{split}"
     data = ["--dataset_name", start / "problems", "--dataset_train_split", split, "--output_dir", results]
     recipe = ["--config", RECIPES / "evaluation/regret.yaml", "--model_name_or_path", model, *EXACT]
     budget = ["--max_completion_length", task.budget, "--extensions", 0, "--mrt_episodes", 20, "--batch_size", 60]
-    call(out / "log", "-m", "mrt_plugin.analysis.evaluate", *recipe, *data, *budget, *options)
+    call(results.parent / "log", "-m", "mrt_plugin.analysis.evaluate", *recipe, *data, *budget, *options)
     return load_run(results)
 
 
@@ -53,12 +52,11 @@ def completions(results: Path) -> list[dict]:
 
 def measurements(model: Path, task: Task, start: Path, out: Path) -> dict:
     """What is kept of a model: means over validation problems, and numbers for each test problem."""
-    held_out = evaluate(model, task, start, out, "validation", "--num_generations", 8)
-    test = evaluate(model, task, start, out, "test")
-    first: dict[str, list[bool]] = {}
-    for row in completions(out / f"{model.name}-test"):
-        found = re.search(r"(?<!\*)x=(\d)", row["completion"])
-        first.setdefault(row["problem_id"], []).append(bool(found and found[1] == row["solution"]))
+    held_out = evaluate(model, task, start, out / f"{model.name}-validation", "validation", "--num_generations", 8)
+    test = evaluate(model, task, start, results := out / f"{model.name}-test", "test")
+    greedy = evaluate(
+        model, task, start, best := out / f"{model.name}-greedy", "test", "--temperature", 0, "--num_generations", 1
+    )
     curves = [rollout.success_probability for rollout in test.rollouts]
     steps = [(before, gain) for curve in curves for before, gain in zip(curve, progress(curve), strict=False)]
     return {
@@ -68,14 +66,25 @@ def measurements(model: Path, task: Task, start: Path, out: Path) -> dict:
             "within_quarter": float(held_out.pass_at_1(task.budget // 4).mean()),
             "tokens": float(held_out.each(tokens).mean()),
         },
-        # Of each test problem, for each rollout: from these follows the accuracy within any budget.
-        "tokens": [[rollout.tokens for rollout in group] for group in test.problems.values()],
-        "right": [[int(rollout.right) for rollout in group] for group in test.problems.values()],
-        "first": [sum(first[problem]) / len(first[problem]) for problem in test.problems],
+        **rollouts(test, results),
+        "greedy": rollouts(greedy, best),
         "regret": {budget: rounded(test.regret(budget)) for budget in test.budgets()},
         "cut": sum(not rollout.ended for rollout in test.rollouts) / len(test.rollouts),
         "episodes": len(steps) / len(curves),
         "idle": sum(before > KNOWN and gain > -0.1 for before, gain in steps) / max(len(steps), 1),
+    }
+
+
+def rollouts(run: Run, results: Path) -> dict[str, list]:
+    """Of each problem, for each rollout: its tokens and whether it is right, which tell the accuracy in any budget."""
+    first: dict[str, list[bool]] = {}  # whether the first attempt of each is right
+    for row in completions(results):
+        found = re.search(r"(?<!\*)x=(\d)", row["completion"])
+        first.setdefault(row["problem_id"], []).append(bool(found and found[1] == row["solution"]))
+    return {
+        "tokens": [[rollout.tokens for rollout in group] for group in run.problems.values()],
+        "right": [[int(rollout.right) for rollout in group] for group in run.problems.values()],
+        "first": [sum(first[problem]) / len(first[problem]) for problem in run.problems],
     }
 
 

@@ -19,6 +19,7 @@ CONTROLS = (
     "J of 4 samples",
     "progress shuffled",
     "progress scalar",
+    "progress centred",
     "likelihood as outcome",
     "return to go",
     "return to go, baseline",

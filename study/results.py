@@ -50,19 +50,23 @@ def end_table(results: Results) -> list[dict]:
     rows = []
     for method in results.methods:
         measures = {
-            f"regret@{results.budget}": (mean, results.regret(method, results.budget), 3),
             f"within {results.quarter} tokens": (mean, results.accuracy(method, results.quarter), 3),
             f"within {results.budget}": (mean, results.accuracy(method, results.budget), 3),
             "tokens": (mean, results.tokens(method), 0),
             f"tokens to be right in {LEVEL}": (tokens_to, results.right(method), 0),
             "first attempt": (mean, results.first(method), 3),
         }
+        if "regret" in results.runs[method][0]:  # else greedy, where J is that of other answers
+            regret = results.regret(method, results.budget)
+            measures = {f"regret@{results.budget}": (mean, regret, 3)} | measures
         row = {"method": method, "seeds": f"{len(results.runs[method])}"}
         if choice := results.chosen.get(method):
             row["rate"] = f"{choice[0]:g}, {choice[1]}"
         for name, (statistic, ours, digits) in measures.items():
             row[name] = written(interval(statistic, ours), digits).replace("inf", f"more than {results.budget}")
         rows.append(row)
+        if greedy := [run["greedy"] for run in results.runs[method] if "greedy" in run]:
+            rows += end_table(results.with_runs({f"{method}, temperature 0": greedy}))
     return rows
 
 
@@ -85,16 +89,31 @@ def versus_table(results: Results) -> list[dict]:
 
 
 def variants_table(results: Results) -> list[dict]:
-    """What each variant of a method comes to, less the method itself, at the same rate and schedule."""
+    """
+    What each variant of a method comes to, less the method itself, at the same rate and schedule and with the same
+    seeds; of one seed without an interval, which would say nothing of others.
+    """
     rows = []
     for variant in (one for one in results.runs if one in VARIANTS and varied(one) in results.runs):
-        row = {"variant": variant, "of": varied(variant), "seeds": f"{len(results.runs[variant])}"}
         pair = variant, varied(variant)
-        row[f"regret@{results.budget}"] = difference(mean, *(results.regret(one, results.budget) for one in pair))
-        row[f"within {results.quarter}"] = difference(mean, *(results.accuracy(one, results.quarter) for one in pair))
-        row["tokens"] = difference(mean, *map(results.tokens, pair), digits=0)
-        rows.append(row)
+        seeds = set.intersection(*({run["seed"] for run in results.runs[one]} for one in pair))
+        if not seeds:
+            continue
+        same = {one: [run for run in results.runs[one] if run["seed"] in seeds] for one in pair}
+        rows.append({"variant": variant, "of": pair[1], "seeds": ", ".join(map(str, sorted(seeds)))})
+        rows[-1] |= _variant(results.with_runs(same), pair)
     return rows
+
+
+def _variant(results: Results, pair: tuple[str, str]) -> dict[str, str]:
+    row = {
+        f"regret@{results.budget}": difference(mean, *(results.regret(one, results.budget) for one in pair)),
+        f"within {results.quarter}": difference(mean, *(results.accuracy(one, results.quarter) for one in pair)),
+        "tokens": difference(mean, *map(results.tokens, pair), digits=0),
+        "first attempt": difference(mean, *map(results.first, pair)),
+    }
+    one_seed = len(results.runs[pair[0]]) == 1
+    return {name: text.partition(" ")[0] if one_seed else text for name, text in row.items()}
 
 
 def equal_table(results: Results) -> list[dict]:
@@ -113,7 +132,7 @@ def equal_table(results: Results) -> list[dict]:
 
 def terms_table(results: Results) -> list[dict]:
     """Accuracy within the budget by the number of terms of a problem; an attempt on a long one is right less often."""
-    terms = np.array([row["problem"].count("+") for row in results.problems])  # of a*x + b + c, two
+    terms = np.array([problem.count("+") for problem in results.problems])  # of a*x + b + c, two
     rows = []
     for method in results.methods if len(np.unique(terms)) > 1 else ():
         right = results.accuracy(method, results.budget)
@@ -131,8 +150,7 @@ def learning_table(results: Results) -> list[dict]:
     for method in (one for one in results.methods if one != START):
         updates = results.curves(method, "updates")[0]
         spent = results.spent(method)[:, -1].mean() / 1e6
-        seconds = np.mean([run["seconds"] for run in results.runs[method]])
-        row = {"method": method, "million tokens": f"{spent:.2f}", "seconds": f"{seconds:.0f}"}
+        row = {"method": method, "million tokens": f"{spent:.2f}"}
         curves = results.curves(method, "within_quarter")
         early = [np.interp(third, updates, curve) for curve in curves]
         row[f"within {results.quarter} after {third} updates"] = f"{np.mean(early):.3f}"

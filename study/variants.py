@@ -83,8 +83,8 @@ def spread(step: Step) -> np.ndarray:
 
 def interpolated(step: Step) -> np.ndarray:
     """
-    The package's dense credit until 2026-11-27, and that of the first study: J rises evenly within an episode, so that a
-    token that spoils its end gets a small part of the loss.
+    The package's dense credit until 2026-11-27, and that of the first study: J rises evenly within an episode, so
+    that a token that spoils its end gets a small part of the loss.
     """
     return step.outcome[:, None] + step.alpha * rising(step, step.horizon_tokens)
 

@@ -219,6 +219,7 @@ def test_a_difference_is_told_from_noise():
     worse, better = run_of([voted(1, 1)] * 20, "worse"), run_of([voted(0, 0, tokens=5)] * 20, "better")
     rows = {row["measure"]: row[""] for row in compare(worse, better) if "regret" not in row["measure"]}
     assert set(rows.values()) == {"better", "only better comes to it"}
+    assert not any("times fewer tokens" in name for name in rows)  # for an accuracy of 0
     rows = {row["measure"]: row[""] for row in compare(better, worse)}
     assert {rows[name] for name in ("pass@1", "maj@2", "tokens")} == {"worse"}
     mixed = [run_of([voted(i % k, i % k) for i in range(20)], str(k)) for k in (2, 3)]

@@ -109,10 +109,27 @@ def test_variants_and_longer_trainings_stand_beside_what_they_vary():
     assert equal[f"regret@{of_task.budget}"] == "-0.050 [-0.050, -0.050]"
 
 
+def test_a_variant_of_one_seed_is_compared_with_that_seed_alone_and_without_interval():
+    others = [record("MRT dense", seed, 0.1 * seed, 80) for seed in (1, 2)]
+    found = [one for one in trainings() if one["method"] != "MRT dense" or not one["seed"]] + others
+    of_task = compare.Results(found + [record("progress scalar", 2, 0.25, 90)], TASK)
+    [variant] = results.variants_table(of_task)
+    assert (variant["seeds"], variant[f"regret@{of_task.budget}"]) == ("2", "+0.050")
+
+
+def test_greedy_rollouts_are_rows_of_their_own():
+    found = trainings()
+    found[0] |= {"greedy": {name: found[0][name] for name in ("tokens", "right", "first")}}
+    rows = results.end_table(compare.Results(found, TASK))
+    assert [row["method"] for row in rows[:3]] == ["warm start", "warm start, temperature 0", "GRPO"]
+    assert rows[1]["tokens"] == rows[0]["tokens"]
+    assert f"regret@{TASKS[TASK].budget}" not in rows[1]
+
+
 def test_accuracy_is_told_apart_by_the_terms_of_a_problem(monkeypatch):
     of_task = compare.Results(trainings(), TASK)
     texts = ("Find x with 3*x+6+3=0 (mod 7).", "Find x with 3*x+6+3+0+1=0 (mod 7).")
-    monkeypatch.setattr(compare.Results, "problems", [{"problem": text} for text in texts])
+    monkeypatch.setattr(compare.Results, "problems", texts)
     dense = results.terms_table(of_task)[-1]
     assert dense["2 terms (1)"] == "1.000"
     assert dense["4 terms (1)"] == "0.750"

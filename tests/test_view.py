@@ -122,6 +122,12 @@ def test_runs_are_shown_beside_each_other(measured, tmp_path):
         view.load([measured, tmp_path / "less"])
 
 
+def test_a_rollout_that_nobody_judged_and_one_that_does_not_think():
+    row = rollout("", [0.5], [4]) | {"reward": np.nan, "tokens": 1}
+    shown = view._numbers(row, [10])
+    assert (shown["reward"], shown["ends"]) == (None, [1])
+
+
 def test_what_cannot_be_shown_is_named(measured, tmp_path):
     with pytest.raises(ValueError, match="nothing holds no rollouts"):
         view.load([tmp_path / "nothing"])

@@ -57,10 +57,10 @@ def compare(before: Run, after: Run, variant: str = "definition") -> list[dict[s
                 "": significance(*sorted([better * difference.low, better * difference.high]), nothing=0.0),
             }
         )
-    if votes > 1:
-        curves = np.stack([of_run[:, :votes] for majority in majorities for of_run in majority], axis=1)
+    curves = np.stack([of_run[:, :votes] for majority in majorities for of_run in majority], axis=1)
+    target = min(curves[:, row].mean(axis=0).max() for row in (1, 3))
+    if votes > 1 and target > 0:  # there are right answers to compare tokens for
         ratio = estimate(curves, lambda drawn: token_ratio(*drawn.mean(axis=0)))
-        target = min(curves[:, row].mean(axis=0).max() for row in (1, 3))
         rows.append(
             {
                 "measure": f"times fewer tokens for maj@k of {target:.3f}",

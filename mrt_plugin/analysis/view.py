@@ -11,6 +11,7 @@ Left out: the thinking that budget forcing adds, whose text is not stored.
 import argparse
 import gzip
 import json
+import math
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import fields
@@ -187,7 +188,8 @@ def lost_success(success_probability: Sequence[float]) -> float:
 
 def episode_ends(row: dict) -> list[int]:
     """Where the thinking begins and where its episodes end, in tokens of the completion."""
-    return np.rint(np.array(row["prefix_tokens"]) - np.nan_to_num(row["answer_tokens"])).astype(int).tolist()
+    ends = np.rint(np.array(row["prefix_tokens"]) - np.nan_to_num(row["answer_tokens"])).astype(int)
+    return ends.clip(max=row["tokens"]).tolist()  # of a completion that does not think, what opens it is not its own
 
 
 def _mean_episode(run: Shown) -> float:
@@ -200,13 +202,14 @@ def _numbers(row: dict, budgets: Sequence[int]) -> dict:
     names = {field.name for field in fields(Rollout)}
     rollout = Rollout(**{"problem_id": ""} | {name: row[name] for name in row.keys() & names if row[name] is not None})
     known, ends = curve(rollout)[0], episode_ends(row)
+    reward = float(row.get("reward", rollout.right))  # NaN where no function judged the row
     return {
         "J": [None if np.isnan(value) else round(value, 4) for value in rollout.success_probability],
         "ends": ends,
         "spent": [round(tokens) for tokens in rollout.prefix_tokens],
         "tokens": rollout.tokens,
         "ended": rollout.ended,
-        "reward": round(float(np.nan_to_num(row.get("reward", float(rollout.right)))), 4),
+        "reward": None if math.isnan(reward) else round(reward, 4),
         "regret": [round(regret_at([rollout], budget), 4) for budget in budgets],
         "idle": idle_tokens(rollout.success_probability, ends),
         "lost": round(lost_success(known), 4),
