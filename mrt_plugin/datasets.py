@@ -1,5 +1,7 @@
 r"""What a run reads: `dataset_name` or `dataset_mixture` of a recipe -> splits with the columns that it names."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from .arguments import check_known
 from .golds import without_gold
 from .mistakes import did_you_mean, is_missing_path, sentence
 
+
+logger = logging.getLogger(__name__)
 
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".arrow": "arrow"}
 """Files of rows, which may be compressed, and who reads them."""
@@ -141,6 +145,23 @@ def conversation(problem: str | list[dict] | None, system_prompt: str | None = N
     texts = [text_of(message["content"]) for message in messages]
     messages = [m if text is None else {**m, "content": text} for m, text in zip(messages, texts, strict=True)]
     return [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages
+
+
+def short_enough(rows: Dataset, fits: Callable[[dict], bool], field: str, most: int) -> Dataset:
+    """
+    The rows whose prompt fits into the `most` tokens that a field allows; a warning counts the others.
+
+    Raises:
+        `ValueError`: If there is none.
+    """
+    kept = [index for index, row in enumerate(rows) if fits(row)]
+    if not kept:
+        raise ValueError(f"{field}: none of {len(rows)} prompts has at most {most} tokens.")
+    if left_out := len(rows) - len(kept):
+        logger.warning(
+            "%d of %d prompts have more than %d tokens (%s) and are left out.", left_out, len(rows), most, field
+        )
+    return rows.select(kept)
 
 
 def check_sft_columns(rows: Dataset, text_field: str) -> None:

@@ -7,7 +7,6 @@ below, which follow Open-R1's names. A field on the command line wins. A run tha
 in `output_dir` goes on from there. With Open-R1 installed (or `--upstream open-r1`), its own `main` runs the recipe.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from datasets import Dataset
 from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig, check_known, imported
-from .datasets import GoldArguments, conversation, load_splits, with_solution
+from .datasets import GoldArguments, conversation, load_splits, short_enough, with_solution
 from .launch import RecipeArguments, launch, train_and_save
 from .mistakes import as_command
 from .rewards import REWARDS
@@ -27,8 +26,6 @@ from .upstream.model import model_loading, tokenizer_of
 from .upstream.recipe import NEEDS_OPEN_R1
 from .upstream.rewards import ELSEWHERE, FORM
 
-
-logger = logging.getLogger(__name__)
 
 KNOWN_REWARDS = REWARDS | FORM
 if hasattr(trl.rewards, "accuracy_reward"):
@@ -87,14 +84,7 @@ def without_long_prompts(rows: Dataset, tokenizer, most: int) -> Dataset:
         prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
         return len(tokenize(tokenizer, prompt + row.get("prefix", ""))) <= most
 
-    kept = rows.filter(fits)
-    if len(kept) < len(rows):
-        logger.warning(
-            "%d of %d prompts have more than %d tokens and are left out.", len(rows) - len(kept), len(rows), most
-        )
-    if not len(kept):
-        raise ValueError(f"dataset_max_prompt_tokens: none of {len(rows)} prompts has at most {most} tokens.")
-    return kept
+    return short_enough(rows, fits, "dataset_max_prompt_tokens", most)
 
 
 def main(script_args: GRPOScriptArguments, training_args: MRTConfig, model_args: ModelConfig):

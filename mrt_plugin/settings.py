@@ -15,7 +15,7 @@ from .episodes import CLOSE
 from .meta_prover import check_termination
 from .mistakes import did_you_mean
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
-from .upstream.trainer import fsdp_is_on
+from .upstream.trainer import fsdp_is_on, prompt_room
 from .upstream.vllm import takes_token_ids
 
 
@@ -187,8 +187,8 @@ def check_prefix(settings: Settings, args) -> None:
             "tensor parallelism. Set vllm_mode: colocate and vllm_tensor_parallel_size: 1, or use the current trl."
         )
 
-    most = getattr(args, "max_prompt_length", None)  # on trl 0.18, what vLLM in process is built for
-    if prefix == "online" and args.use_vllm and most is not None and most <= args.max_completion_length:
+    most = prompt_room(args)
+    if prefix == "online" and most is not None and most <= args.max_completion_length:
         raise ValueError(
             f"mrt_prefix: online makes prompts longer by up to max_completion_length: {args.max_completion_length} "
             f"tokens, and vLLM on trl 0.18 has room for max_prompt_length: {most}. Set that to their sum."
@@ -229,24 +229,20 @@ def check_credit(settings: Settings, args, given: dict) -> None:
 
 def check_columns(settings: Settings, args, given: dict) -> None:
     """What the data has to hold."""
-    train, evaluated = given.get("train_dataset"), given.get("eval_dataset")
-    columns, prefix = getattr(train, "column_names", None), settings.mrt.mrt_prefix
-    needed = ["solution"] * settings.grades + ["prefix", "prefix_success"] * (prefix == "dataset")
-    missing = [column for column in needed if columns is not None and column not in columns]
-    if missing:
-        raise ValueError(
-            f"The training data has no column {' and no '.join(map(repr, missing))}, which mrt_credit: "
-            f"{settings.credit.name} with mrt_prefix: {prefix} and {settings.names} need; it has {columns}."
-            + "".join(did_you_mean(column, missing) for column in columns)
-            + " mrt grpo takes another name of the gold answers in dataset_solution_column." * ("solution" in missing)
-        )
+    train, evaluated, prefix = given.get("train_dataset"), given.get("eval_dataset"), settings.mrt.mrt_prefix
     evaluated = list(evaluated.values()) if isinstance(evaluated, dict) else [evaluated]
-    for rows in evaluated if settings.grades and args.eval_strategy != "no" else ():
+    golds = ["solution"] * settings.grades
+    needed = [("training", train, golds + ["prefix", "prefix_success"] * (prefix == "dataset"))]
+    needed += [("evaluation", rows, golds) for rows in evaluated if args.eval_strategy != "no"]
+    for which, rows, names in needed:
         columns = getattr(rows, "column_names", None)
-        if columns is not None and "solution" not in columns:
+        if missing := [name for name in names if columns is not None and name not in columns]:
             raise ValueError(
-                f"The evaluation data has no column 'solution', which {settings.names} need; it has {columns}. Rename "
-                "the column of the gold answers, or set eval_strategy: no."
+                f"The {which} data has no column {' and no '.join(map(repr, missing))}, which mrt_credit: "
+                f"{settings.credit.name} with mrt_prefix: {prefix} and {settings.names} need; it has {columns}."
+                + "".join(did_you_mean(column, missing) for column in columns)
+                + " mrt grpo takes another name of the gold answers in dataset_solution_column."
+                * ("solution" in missing)
             )
     for rows in [train, *evaluated] * settings.grades:
         check_golds(rows)

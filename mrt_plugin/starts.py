@@ -4,7 +4,6 @@ A prefix comes from the data set, or is cut off a fresh trace of the live policy
 tokens; where a credit forces half of the group to stop, the text that makes it stop is appended as well.
 """
 
-import logging
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import torch
 from accelerate.utils import gather_object
 
+from .datasets import short_enough
 from .engines.rollouts import live_sampler
 from .engines.sampling import Prompt, SamplingSettings
 from .episodes import CLOSE
@@ -19,9 +19,6 @@ from .meta_prover import check_termination
 from .tokens import decode, tokenize
 from .traces import Trace, opening_ids, opens_thinking, segment, stop_after, trace_at
 from .upstream.trainer import prompt_room, text_tokenizer
-
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def dataset_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
 
 def with_room(trainer, rows):
     """The rows whose prompt, with its prefix and what makes the policy stop, the engine has room for."""
-    most = prompt_room(trainer)
+    most = prompt_room(trainer.args)
     if most is None or not hasattr(rows, "select"):  # a stream's are found out in their step
         return rows
 
@@ -84,13 +81,7 @@ def with_room(trainer, rows):
         [(going_on, stopping, _)] = dataset_prefixes(trainer, {0: row}).values()
         return len(trainer.bare_prompt_ids([row])[0]) + max(len(going_on), len(stopping)) <= most
 
-    kept = [index for index, row in enumerate(rows) if fits(row)]
-    what = f"of {len(rows)} prompts, with their prefix, have more than max_prompt_length: {most} tokens"
-    if not kept:
-        raise ValueError(f"All {what}. Raise it.")
-    if len(kept) < len(rows):
-        logger.warning("%d %s and are left out. Raise it to keep them.", len(rows) - len(kept), what)
-    return rows.select(kept)
+    return short_enough(rows, fits, "max_prompt_length", most)
 
 
 def online_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:

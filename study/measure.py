@@ -52,11 +52,10 @@ def completions(results: Path) -> list[dict]:
 
 def measurements(model: Path, task: Task, start: Path, out: Path) -> dict:
     """What is kept of a model: means over validation problems, and numbers for each test problem."""
-    held_out = evaluate(model, task, start, out / f"{model.name}-validation", "validation", "--num_generations", 8)
-    test = evaluate(model, task, start, results := out / f"{model.name}-test", "test")
-    greedy = evaluate(
-        model, task, start, best := out / f"{model.name}-greedy", "test", "--temperature", 0, "--num_generations", 1
-    )
+    folders = {name: out / f"{model.name}-{name}" for name in ("validation", "test", "greedy")}
+    held_out = evaluate(model, task, start, folders["validation"], "validation", "--num_generations", 8)
+    test = evaluate(model, task, start, folders["test"], "test")
+    greedy = evaluate(model, task, start, folders["greedy"], "test", "--temperature", 0, "--num_generations", 1)
     curves = [rollout.success_probability for rollout in test.rollouts]
     steps = [(before, gain) for curve in curves for before, gain in zip(curve, progress(curve), strict=False)]
     return {
@@ -66,8 +65,8 @@ def measurements(model: Path, task: Task, start: Path, out: Path) -> dict:
             "within_quarter": float(held_out.pass_at_1(task.budget // 4).mean()),
             "tokens": float(held_out.each(tokens).mean()),
         },
-        **rollouts(test, results),
-        "greedy": rollouts(greedy, best),
+        **rollouts(test, folders["test"]),
+        "greedy": rollouts(greedy, folders["greedy"]),
         "regret": {budget: rounded(test.regret(budget)) for budget in test.budgets()},
         "cut": sum(not rollout.ended for rollout in test.rollouts) / len(test.rollouts),
         "episodes": len(steps) / len(curves),

@@ -33,6 +33,7 @@ def with_engine(monkeypatch, tokenizer):
     monkeypatch.setattr("trl.trainer.grpo_trainer.SamplingParams", lambda **settings: settings, raising=False)
 
     def attach(trainer):
+        trainer.args.use_vllm, trainer.args.vllm_mode = True, "colocate"
         trainer.llm = Engine(tokenizer(SECOND + ANSWER.format(5))["input_ids"] + [tokenizer.eos_token_id])
         trainer.use_vllm, trainer.vllm_mode, trainer.guided_decoding_regex = True, "colocate", None
         trainer._last_loaded_step = trainer.state.global_step
@@ -69,11 +70,11 @@ def test_rows_that_vllm_has_no_room_for_are_left_out(tmp_path, tokenizer, with_e
     prompt, [longest] = trainer.bare_prompt_ids([data[0]])[0], dataset_prefixes(trainer, {0: data[0]}).values()
     most = trainer.args.max_prompt_length = len(prompt) + len(longest.stopping)
     assert with_room(trainer, data)["prefix"] == [FIRST, ""]
-    assert f"1 of 3 prompts, with their prefix, have more than max_prompt_length: {most} tokens" in caplog.text
+    assert f"1 of 3 prompts have more than {most} tokens (max_prompt_length) and are left out" in caplog.text
     trainer.args.max_prompt_length -= 1
     assert with_room(trainer, data)["prefix"] == [""]
     trainer.args.max_prompt_length = 1
-    with pytest.raises(ValueError, match="All of 3 prompts, with their prefix, have more than max_prompt_length: 1"):
+    with pytest.raises(ValueError, match="max_prompt_length: none of 3 prompts has at most 1 tokens"):
         with_room(trainer, data)
     trainer.args.max_prompt_length = None
     assert with_room(trainer, data) is data

@@ -41,10 +41,10 @@ def outcome_advantages(args, advantages: np.ndarray, rewards: np.ndarray, group_
     return torch.where(whole, torch.from_numpy(advantages).view_as(groups), centred.nan_to_num()).flatten().numpy()
 
 
-def prompt_room(trainer) -> int | None:
+def prompt_room(args) -> int | None:
     """Most tokens of a prompt with its prefix that vLLM in process is built for on 0.18; elsewhere `None`."""
-    in_process = not TRL_1 and trainer.use_vllm and trainer.vllm_mode == "colocate"
-    return trainer.args.max_prompt_length if in_process else None
+    in_process = not TRL_1 and args.use_vllm and args.vllm_mode == "colocate"
+    return args.max_prompt_length if in_process else None
 
 
 def fsdp_is_on(args) -> bool:
