@@ -172,9 +172,7 @@ def draw_success(picture: Drawing, success: np.ndarray, ends: list[int], tokens:
 
 def draw_credit(picture: Drawing, credit: np.ndarray) -> None:
     """A bar for each token, up or down."""
-    about = (
-        "MRT adds to each token the progress of the episodes that end within the next h tokens, h their mean length"
-    )
+    about = "MRT adds to a token the progress of the episodes that end within the next h tokens (h: their mean length)"
     picture.text(0, 333, about, "faint")
     base, unit = 414, 66 / max(np.abs(credit).max(), 1e-9)
     picture.line([(0, base), (len(credit), base)])

@@ -150,7 +150,9 @@ def learning_table(results: Results) -> list[dict]:
     for method in (one for one in results.methods if one != START):
         updates = results.curves(method, "updates")[0]
         spent = results.spent(method)[:, -1].mean() / 1e6
+        silent = results.curves(method, "silent")[:, 1:].mean(axis=0)  # from the first update on
         row = {"method": method, "million tokens": f"{spent:.2f}"}
+        row |= {"silent groups at first": f"{silent[0]:.2f}", "on average": f"{silent.mean():.2f}"}
         curves = results.curves(method, "within_quarter")
         early = [np.interp(third, updates, curve) for curve in curves]
         row[f"within {results.quarter} after {third} updates"] = f"{np.mean(early):.3f}"

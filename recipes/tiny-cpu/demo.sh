@@ -41,7 +41,7 @@ train() {
         mrt grpo --config $recipes/grpo/"$2" --model_name_or_path $out/warm-start --dataset_name $out/problems \
             --output_dir $out/"$1" ${rl[@]+"${rl[@]}"} > $out/"$1".log 2>&1 || { tail -n 20 $out/"$1".log && exit 1; }
 }
-say "2/4  Outcome GRPO, and MRT, which also pays the tokens before an episode's end its progress: side by side, a core each"
+say "2/4  Outcome GRPO, and MRT, which also credits progress to the tokens that made it: side by side, a core each"
 echo "five to ten minutes; to follow them: tail -f $out/grpo.log $out/mrt.log"
 train grpo config_outcome.yaml & grpo=$!
 train mrt config_mrt.yaml & mrt=$!
