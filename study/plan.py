@@ -28,6 +28,7 @@ SCALES = ("length penalty 0.05", "length penalty 0.2", "length penalty 0.4", "GR
 ATTEMPTS = ("revise-hard-4", "revise-hard-14")
 OLD = {"search": 1e-4, "clues": 4e-4}  # learning rates of both methods, as the first study chose them
 HALF = ("GRPO, bf16", "MRT dense, bf16", "MRT dense, 4 samples, bf16", "GRPO, bf16 weights", "MRT dense, bf16 weights")
+ONLINE_HALF = tuple(f"{method}, bf16" for method in ONLINE)
 FINER = ("GRPO, groups of 4", "MRT dense, groups of 4", "alpha 0.4", "alpha 1.6", "horizon 0.5", "horizon 2")
 STAR = ("STaR, MRT, 16 samples", "STaR, outcome")
 
@@ -43,10 +44,10 @@ def grid(task: str, method: str, chosen: Choices, regrets: dict[Choice, float]) 
     """
     The rates and schedules that a method chooses from, as far as the regrets of those that are done tell. The main
     methods search on `hard` (MRT dense has `AGAIN`), and have on other tasks what they chose there, or half that rate.
-    Other methods have what MRT dense chose, or half.
+    Other methods have what MRT dense chose, or half; those of `ONLINE` have just what it chose.
     """
-    if method in VARIANTS:
-        return []  # it has the choice of what it varies
+    if method in VARIANTS or method in ONLINE:
+        return []  # it has the choice of another
     if task == HARD and method in MAIN:
         return list(AGAIN) if method == CHOSEN else searched(regrets)
     if (task in (EASY, UNEVEN) and method in MAIN) or task == HARD:
@@ -81,6 +82,8 @@ def choices(found: Iterable[dict]) -> Choices:
         if some and all(one in regrets[of_task] for one in some):
             steady = [one for one in some if (*of_task, *one) not in collapsed]
             chosen[of_task] = min(steady or some, key=regrets[of_task].__getitem__)
+    if (HARD, CHOSEN) in chosen:
+        chosen |= {(HARD, method): chosen[HARD, CHOSEN] for method in ONLINE}
     if all((HARD, method) in chosen for method in MAIN):
         chosen |= {(task, method): chosen[HARD, method] for task in ATTEMPTS for method in MAIN}
     return chosen
@@ -111,31 +114,30 @@ def plan(found: list[dict]) -> Iterator[Setting]:
             some = grid(task, method, chosen, regrets.get((task, method), {}))
             yield from (Setting(task, method, *one, 0, TASKS[task].steps) for one in some)
 
-    def seeds(task: str, methods: Iterable[str], count: int) -> Iterator[Setting]:
-        for seed, method in product(range(1, count + 1), methods):
+    def seeds(task: str, methods: Iterable[str], last: int, first: int = 1) -> Iterator[Setting]:
+        for seed, method in product(range(first, last + 1), methods):
             if choice := chosen.get((task, varied(method))):
                 yield Setting(task, method, *choice, seed, TASKS[task].steps)
 
     yield from sweep(HARD, MAIN)
     yield from seeds(HARD, MAIN, 3)
     yield from seeds(HARD, CONTROLS, 1)
-    yield from seeds(HARD, HALF, 1)
+    yield from seeds(HARD, (*HALF, *ONLINE, *ONLINE_HALF), 1)
     for task in OLD:
         yield from seeds(task, (BASELINE, CHOSEN), 3)
-    yield from (one for one in seeds(HARD, CONTROLS, 3) if one.seed > 1)
+    yield from seeds(HARD, CONTROLS, 3, first=2)
     for task in (UNEVEN, EASY):
         yield from sweep(task, MAIN)
         yield from seeds(task, MAIN, 3)
-    yield from (one for one in seeds(HARD, MAIN, 5) if one.seed > 3)
+    yield from seeds(HARD, MAIN, 5, first=4)
     yield from seeds(HARD, SCALES, 3)
     yield from at_equal_tokens(found, list(seeds(HARD, MAIN, 5)))
     for task in ATTEMPTS:
         yield from seeds(task, (BASELINE, CHOSEN), 3)
     # As far as time lasts.
-    for methods in (("MRT dense, length penalty",), ONLINE, (BY_EPISODE,)):
+    for methods, first in ((("MRT dense, length penalty",), 1), (ONLINE, 2), ((BY_EPISODE,), 1)):
         yield from sweep(HARD, methods)
-        yield from seeds(HARD, methods, 3)
-    yield from seeds(HARD, [f"{method}, bf16" for method in ONLINE], 1)
+        yield from seeds(HARD, methods, 3, first)
     yield from seeds(HARD, FINER, 3)
     yield from sweep(HARD, STAR)
     yield from seeds(HARD, STAR, 3)
