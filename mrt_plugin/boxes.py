@@ -58,16 +58,6 @@ def boxed(text: str) -> str | None:
     return ", ".join(parts) + percent if parts else None
 
 
-def up_to_closing_brace(text: str) -> str:
-    """
-    The part of `text` before the brace that closes one opened earlier; empty if there is none.
-
-    >>> up_to_closing_brace("a{b}c}d"), up_to_closing_brace("a{b}c")
-    ('a{b}c', '')
-    """
-    return text[: max(0, closing_braces("{" + text).get(0, 1) - 1)]
-
-
 def closing_braces(text: str) -> dict[int, int]:
     r"""
     The positions of opening braces -> those of the braces that close them; escaped ones are not counted.

@@ -38,7 +38,7 @@ def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[st
 
     Example:
     ```python
-    >>> measurement = Measurement(np.array([0.25, 1.0]), np.array([3.0, 3.0]), samples=4, tokens=24, timeouts=0)
+    >>> measurement = Measurement(np.array([0.25, 1.0]), np.array([3.0, 3.0]), tokens=24, timeouts=0)
     >>> step_metrics([measurement], seconds=0.5)["mrt/progress_mean"]
     0.75
 

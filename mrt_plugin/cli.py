@@ -33,7 +33,7 @@ OTHERS = {
     "prefixes": ("data.prefixes", "build prefixes for grpo"),
     "backtracking": ("data.backtracking", "build rows of backtracking search"),
     "evaluate": ("analysis.evaluate", "measure a model on a benchmark"),
-    "compare": ("analysis.compare", "tell what one run gains over another, and whether it is noise"),
+    "compare": ("analysis.compare", "compare two runs: what the second gains, with intervals"),
     "figures": ("analysis.report", "draw runs beside each other, and write a report"),
     "view": ("analysis.view", "write a page to read rollouts in, with what each of their episodes earned"),
     "recipes": ("shipped", "list the recipes that come with the package, or print one"),
@@ -52,8 +52,8 @@ def main() -> None:
         lines = [f"  {name:13} {what}" for name, what in commands.items()]
         print("usage: mrt COMMAND [--accelerate_config FILE] --config RECIPE [--field value ...]\n", *lines, sep="\n")
         print("\n`mrt COMMAND --help` lists the fields; --accelerate_config is for grpo and sft.")
-        print("`mrt --version` tells all versions that matter.")
-        print("What is wrong with a recipe is said in one sentence; MRT_DEBUG=1 shows the traceback too.")
+        print("`mrt --version` prints the installed versions, for reports of faults.")
+        print("A mistake in a recipe ends with a sentence; MRT_DEBUG=1 shows the traceback too.")
         return
     as_command(command, partial(run, command, arguments))
 

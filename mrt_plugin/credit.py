@@ -47,7 +47,7 @@ class Step:
     width: int = 0
     group_size: int = 1
     alpha: float = 1.0
-    horizon: float = 0.0
+    horizon: float = 1.0
 
     @property
     def horizon_tokens(self) -> float:
@@ -131,16 +131,16 @@ def termination(step: Step) -> np.ndarray:
 def dense(step: Step) -> np.ndarray:
     r"""
     `A_t = A_outcome + alpha * progress_t`, of shape (B, T) (Definition 6.1 for each token): the progress of a thinking
-    token is that of the episodes that end within `horizon` mean episode lengths; with a horizon of 0, as in the
-    authors' online variant, that of its own episode.
+    token is that of the episodes that end within `horizon` mean episode lengths; with a horizon of 0, our reading of
+    the authors' online variant, that of its own episode.
 
     Example:
     ```python
     >>> two_episodes = {"success": [np.array([0.25, 0.25, 1.0])], "credit_ends": [[0, 2, 5]], "width": 7}
-    >>> dense(Step(outcome=np.array([0.5]), rewards=np.ones(1), **two_episodes)).tolist()
-    [[0.5, 0.5, 1.25, 1.25, 1.25, 0.5, 0.5]]
-    >>> dense(Step(outcome=np.array([0.5]), rewards=np.ones(1), horizon=1, **two_episodes)).tolist()  # 2.5 tokens
+    >>> dense(Step(outcome=np.array([0.5]), rewards=np.ones(1), **two_episodes)).tolist()  # a horizon of 2.5 tokens
     [[0.5, 0.5, 0.5, 1.25, 1.25, 0.5, 0.5]]
+    >>> dense(Step(outcome=np.array([0.5]), rewards=np.ones(1), horizon=0, **two_episodes)).tolist()
+    [[0.5, 0.5, 1.25, 1.25, 1.25, 0.5, 0.5]]
 
     ```
     """
@@ -203,8 +203,8 @@ TERMINATION = Credit(
 )
 DENSE = Credit(
     "dense",
-    "(online; the authors' variant with mrt_horizon: 0): each thinking token gets the outcome advantage + alpha x the "
-    "progress of the episodes that end within mrt_horizon.",
+    "each thinking token gets the outcome advantage + alpha x the progress of the episodes that end within "
+    "mrt_horizon (with mrt_horizon: 0, our reading of the authors' online variant).",
     dense,
     measures="episodes",
     per_token=True,

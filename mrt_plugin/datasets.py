@@ -10,9 +10,8 @@ from datasets.arrow_writer import SchemaInferenceError
 from datasets.exceptions import DatasetsError
 from trl import ScriptArguments
 
-from .arguments import check_known
 from .golds import without_gold
-from .mistakes import did_you_mean, is_missing_path, sentence
+from .mistakes import check_known, did_you_mean, is_missing_path, sentence
 
 
 logger = logging.getLogger(__name__)

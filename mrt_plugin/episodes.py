@@ -99,15 +99,17 @@ def split_answer(completion: str, opened: bool = False) -> str:
     return "" if opened or OPEN in completion else completion
 
 
-def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1, cues: Sequence[str] = CUES) -> list[Span]:
+def episode_spans(
+    thinking: str, max_splits: int | None = None, group_size: int = 1, cues: Sequence[str] = CUES
+) -> list[Span]:
     r"""
     Segments a thinking text into episodes.
 
     Args:
         thinking (`str`): Text between the thinking tags.
-        max_splits (`int`, *optional*, defaults to `49`):
-            Number of cues to split at; whatever follows stays in the last episode. The paper's analysis uses 49 on
-            Omni-MATH, 45 on AIME 2024 and 99 for regret.
+        max_splits (`int`, *optional*):
+            Number of cues to split at, by default all; whatever follows stays in the last episode. The paper's
+            analysis uses 49 on Omni-MATH, 45 on AIME 2024 and 99 for regret.
         group_size (`int`, *optional*, defaults to `1`):
             Number of consecutive episodes that are merged into one; the last group may be smaller. The paper's
             analysis uses 5, 3 and 10 in the same settings.
@@ -127,19 +129,17 @@ def episode_spans(thinking: str, max_splits: int = 49, group_size: int = 1, cues
 
     ```
     """
-    if max_splits < 0 or group_size < 1:
+    if (max_splits is not None and max_splits < 0) or group_size < 1:
         raise ValueError(f"max_splits must be >= 0 and group_size >= 1, got {max_splits} and {group_size}.")
     if not thinking.strip():
         return []
     paragraphs = [0, *(match.end() for match in _BLANK_LINE.finditer(thinking))]
     starts, current = [0], 0
     for index, offset in enumerate(paragraphs):
-        if len(starts) > max_splits:
-            break
         if thinking.startswith(tuple(cues) or "", offset) and index - current >= MIN_PARAGRAPHS:
             starts.append(offset)
             current = index
-    starts = starts[::group_size]
+    starts = (starts if max_splits is None else starts[: max_splits + 1])[::group_size]
     return list(zip(starts, [*starts[1:], len(thinking)], strict=True))
 
 

@@ -7,13 +7,13 @@ docs/grading.md says where and why a verdict differs from that of [`trl.rewards.
 """
 
 import hashlib
+import math
 import os
 import re
 import threading
 from collections.abc import Sequence
 
 from .boxes import final_answer
-from .boxes import up_to_closing_brace as up_to_closing_brace
 from .grading_pool import Verdict, judge_in_workers
 
 
@@ -57,6 +57,17 @@ def grade(answers: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
         if verdict is not Verdict.TIMED_OUT:  # it may be the fault of a busy machine
             _remember(question, verdict)
     return [verdicts[question] for question in questions]
+
+
+def share_right(verdicts: Sequence[Verdict]) -> float:
+    """
+    J of a prefix: the share of right answers among those that could be graded; NaN where none could.
+
+    >>> share_right([Verdict.RIGHT, Verdict.NO_ANSWER, Verdict.TIMED_OUT]), share_right([])
+    (0.5, nan)
+    """
+    graded = [one for one in verdicts if one not in (Verdict.TIMED_OUT, Verdict.UNPARSEABLE_GOLD)]
+    return graded.count(Verdict.RIGHT) / len(graded) if graded else math.nan
 
 
 def _quick_verdict(essence: str, gold: str) -> Verdict | None:

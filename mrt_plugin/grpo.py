@@ -4,7 +4,7 @@ r"""GRPO and MRT from a recipe.
 
 A recipe holds fields of TRL's `GRPOConfig` and `ModelConfig`, of `MRTArguments`, and of `GRPOScriptArguments`
 below, which follow Open-R1's names. A field on the command line wins. A run that finds a whole checkpoint
-in `output_dir` goes on from there. With Open-R1 installed (or `--upstream open-r1`), its own `main` runs the recipe.
+in `output_dir` resumes from it. With Open-R1 installed (or `--upstream open-r1`), its own `main` runs the recipe.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ import trl.rewards
 from datasets import Dataset
 from trl import ModelConfig, get_peft_config
 
-from .arguments import MRTConfig, check_known, imported
+from .arguments import MRTConfig
 from .datasets import GoldArguments, conversation, load_splits, short_enough, with_solution
 from .launch import RecipeArguments, launch, train_and_save
-from .mistakes import as_command
+from .mistakes import as_command, check_known, imported
 from .rewards import REWARDS
 from .settings import resolve
 from .tokens import tokenize

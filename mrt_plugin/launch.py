@@ -10,8 +10,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from .arguments import check_known
 from .datasets import DataArguments
+from .mistakes import check_known
 from .upstream.attention import avoid_cudnn_attention
 from .upstream.checkpoints import fault, holds_model_of, newest_whole, resume_whole_checkpoints
 from .upstream.model import DTYPE

@@ -14,7 +14,7 @@ import numpy as np
 from .engines.sampling import Completion, Prompt, Sampler, SamplingSettings
 from .episodes import CLOSE, split_answer
 from .golds import bare_gold
-from .grading import Verdict, grade
+from .grading import Verdict, grade, share_right
 from .tokens import decode, tokenize
 from .traces import Trace, stop_after
 
@@ -50,7 +50,6 @@ class Measurement:
             J after 0, ..., G episodes; NaN where the engine had no room for an answer, or none could be graded (an
             unparseable gold, or nothing but time-outs).
         answer_tokens (`np.ndarray` of shape (G + 1,)): Mean length of the answers, in tokens; NaN without room.
-        samples (`int`): Answers drawn after each prefix; 0 where they were scored and not drawn.
         tokens (`int`):
             Tokens drawn or scored. Prefixes that traces of a call share count for the first of them, here and below.
         timeouts (`int`): Answers that the grader ran out of time over; they do not count in J.
@@ -60,7 +59,6 @@ class Measurement:
 
     success_probability: np.ndarray
     answer_tokens: np.ndarray
-    samples: int
     tokens: int
     timeouts: int
     answers: tuple[tuple[Answer, ...], ...] = ()
@@ -90,7 +88,8 @@ class SampledAnswers:
 
     Args:
         samples (`int`): Answers to draw after each prefix.
-        settings ([`SamplingSettings`]): How to draw them. The paper's analysis: 4096 tokens, temperature 0.7, top-p 1.
+        settings ([`SamplingSettings`]):
+            How to draw them. The paper's analysis: 4096 tokens, temperature 0.7, top-p 1; of regret, 0.6 and 0.95.
     """
 
     samples: int
@@ -101,7 +100,8 @@ class SampledAnswers:
 
     @classmethod
     def of(cls, args, seed: int | None) -> "SampledAnswers":
-        return cls(args.mrt_samples, SamplingSettings(args.mrt_answer_tokens, args.mrt_answer_temperature, seed=seed))
+        tokens, temperature, top_p = args.mrt_answer_tokens, args.mrt_answer_temperature, args.mrt_answer_top_p
+        return cls(args.mrt_samples, SamplingSettings(tokens, temperature, top_p, seed))
 
     def estimate(self, sampler: Sampler, prompts: Sequence[Prompt], golds: Sequence[str]) -> list[Estimate]:
         drawn = [group or [] for group in sampler.sample(prompts, self.samples, self.settings)]
@@ -120,9 +120,7 @@ class SampledAnswers:
             return Estimate(np.nan, np.nan, tokens=0, unanswered=1)
         verdicts = [answer.verdict for answer in answers]
         timeouts, tokens = verdicts.count(Verdict.TIMED_OUT), sum(len(one.token_ids) for one in completions)
-        known = len(verdicts) - timeouts - verdicts.count(Verdict.UNPARSEABLE_GOLD)
-        value = verdicts.count(Verdict.RIGHT) / known if known else np.nan
-        return Estimate(value, tokens / len(answers), tokens, timeouts, tuple(answers))
+        return Estimate(share_right(verdicts), tokens / len(answers), tokens, timeouts, tuple(answers))
 
 
 class GoldLikelihood:
@@ -132,7 +130,6 @@ class GoldLikelihood:
     """
 
     summary = "(ours) the probability of the gold answer, in one pass; the termination must end in \\boxed{."
-    samples = 0
     name, needs_scores, needs_box, draws_answers = "likelihood", True, True, False
 
     @classmethod
@@ -228,7 +225,6 @@ class MetaProver:
                 Measurement(
                     np.array([one.success_probability for one in mine]),
                     np.array([one.answer_tokens for one in mine]),
-                    self.estimator.samples,
                     tokens=sum(one.tokens for one in new),
                     timeouts=sum(one.timeouts for one in new),
                     answers=tuple(one.answers for one in mine),

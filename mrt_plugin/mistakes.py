@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from traceback import walk_tb
 
@@ -139,3 +140,38 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def check_known(field_name: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """
+    ```python
+    >>> check_known("callbacks", ["mrt_progres"], ["mrt_progress"])
+    Traceback (most recent call last):
+        ...
+    ValueError: callbacks: unknown 'mrt_progres'. Did you mean 'mrt_progress'? Known: mrt_progress.
+
+    ```
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{field_name}: unknown {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+
+
+def imported(field_name: str, path: str):
+    """
+    What stands at a dotted path that a field names.
+
+    ```python
+    >>> imported("reward_funcs", "math.sqroot")
+    Traceback (most recent call last):
+        ...
+    ValueError: reward_funcs: 'math.sqroot' cannot be imported: module 'math' has no attribute 'sqroot'.
+
+    ```
+    """
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{field_name}: {path!r} cannot be imported: {error}.") from error

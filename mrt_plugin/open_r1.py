@@ -14,9 +14,9 @@ from traceback import walk_tb
 import trl
 from trl import ModelConfig
 
-from .arguments import check_known, imported
 from .callback import MRTCallback
 from .datasets import GoldArguments, check_sft_columns, check_splits, load, with_solution
+from .mistakes import check_known, imported
 from .rewards import REWARDS
 from .settings import check_held_out, resolve
 from .templates import check_thinking

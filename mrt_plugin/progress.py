@@ -88,7 +88,7 @@ def released_regret(
     success_probability: Sequence[float], tokens: Sequence[float], token_budget: float, extrapolated: bool = False
 ) -> float:
     """
-    Normalised regret as the authors' released analysis computes it, to compare with numbers that were made with it.
+    Normalised regret of a curve as the authors' released analysis integrates it.
 
     It equals [`normalized_regret`] where tokens ascend. Where a later prefix costs fewer tokens, because its answers
     are shorter, the curve runs backwards and areas are subtracted. Beyond the trained budget (`extrapolated`) it is

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 
-from .arguments import MRTArguments, imported
+from .arguments import MRTArguments
 from .credit import CREDITS, Credit
 from .datasets import check_golds
 from .episodes import CLOSE
 from .meta_prover import check_termination
-from .mistakes import did_you_mean
+from .mistakes import did_you_mean, imported
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
 from .upstream.trainer import fsdp_is_on, prompt_room
 from .upstream.vllm import takes_token_ids

@@ -3,7 +3,7 @@ r"""Supervised fine-tuning from a recipe: the warm start of the RL runs, and the
     accelerate launch -m mrt_plugin.sft --config recipes/tiny-cpu/sft/config_warm_start.yaml
 
 A recipe holds fields of TRL's `SFTConfig` and `ModelConfig`, and of Open-R1's `ScriptArguments`. A field on the
-command line wins. A run that finds a whole checkpoint in `output_dir` goes on from there. With Open-R1 installed (or
+command line wins. A run that finds a whole checkpoint in `output_dir` resumes from it. With Open-R1 installed (or
 `--upstream open-r1`), its own `main` runs the recipe.
 """
 

@@ -53,7 +53,7 @@ class Steps:
         return [step.number for step in self.steps]
 
     @property
-    def problems(self) -> tuple[str, ...]:
+    def faults(self) -> tuple[str, ...]:
         """What is wrong with the numbers; nothing if they are 1, ..., n with n >= 1."""
         numbers = self.numbers
         if not numbers:
@@ -64,11 +64,11 @@ class Steps:
             "repeated number": len(set(numbers)) < len(numbers),
             "out of order": any(right < left for left, right in zip(numbers, numbers[1:], strict=False)),
         }
-        return tuple(problem for problem, is_so in found.items() if is_so)
+        return tuple(fault for fault, is_so in found.items() if is_so)
 
     @property
     def usable(self) -> bool:
-        return not self.problems
+        return not self.faults
 
 
 def parse_steps(text: str) -> Steps:
@@ -77,7 +77,7 @@ def parse_steps(text: str) -> Steps:
 
     A label stands at the start of a line, in markdown bold or not, in a heading or not: `**Node 3**:`, `**Node 3:**`,
     `## Node 3`, `Node 3 - Title`, `Node 3.`. A mention in a sentence is none. Malformed labels raise nothing; see
-    `Steps.problems`. Blank lines belong to the step that they end.
+    `Steps.faults`. Blank lines belong to the step that they end.
 
     Example:
     ```python
@@ -87,7 +87,7 @@ def parse_steps(text: str) -> Steps:
     ['**Node 1**: 2 x = 6\n\n', '**Node 2**: by Node 1, x = 3']
     >>> text[: solution.preamble_end], solution.usable
     ('Let me see.\n\n', True)
-    >>> parse_steps("Node 1: a\nNode 3: b").problems
+    >>> parse_steps("Node 1: a\nNode 3: b").faults
     ('missing step',)
 
     ```
@@ -197,7 +197,7 @@ def backtrack(failed: str, steps: Steps, step: int, continuation: str) -> tuple[
     if steps != parse_steps(failed):
         raise ValueError("steps are not those of the failed attempt; pass parse_steps(failed).")
     if not steps.usable:
-        raise ValueError(f"the failed attempt has no usable steps: {', '.join(steps.problems)}.")
+        raise ValueError(f"the failed attempt has no usable steps: {', '.join(steps.faults)}.")
     if not 0 <= step < len(steps.steps):
         raise ValueError(f"step must be in 0..{len(steps.steps) - 1}, before the last of the attempt, got {step}.")
     found = parse_steps(continuation).numbers

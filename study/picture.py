@@ -106,7 +106,6 @@ def draw(row: dict, group: list[dict], settings: dict, palette: dict[str, str]) 
         credit_ends=[episode_ends(one) for one in group],
         width=max(one["tokens"] for one in group),
         group_size=len(group),
-        horizon=1.0,
     )
     number, tokens = group.index(row), row["tokens"]
     outcome, gains = step.outcome[number], progress(row["success_probability"])

@@ -471,10 +471,10 @@ def test_a_ray_cluster_builds_the_same_rows(recipe, tmp_path):
     prefixes.run(options)
     local = rows_of(tmp_path)
     (tmp_path / "rows").rename(tmp_path / "local")
-    prefixes.run([*options, "--engine", "ray"])
+    prefixes.run([*options, "--ray", "true"])
     assert rows_of(tmp_path) == local
     with pytest.raises(ValueError, match="data.yaml: cpus_per_actor: 999 is more than the"):
-        prefixes.run([*options, "--engine", "ray", "--cpus_per_actor", "999", "--output_dir", str(tmp_path / "other")])
+        prefixes.run([*options, "--ray", "true", "--cpus_per_actor", "999", "--output_dir", str(tmp_path / "other")])
     options += ["--max_completion_length", "999"]
     with pytest.raises(Mistake, match="^[^ ]*data.yaml: What is drawn takes .* Lower max_completion_length.$"):
-        prefixes.run([*options, "--engine", "ray", "--output_dir", str(tmp_path / "other")])
+        prefixes.run([*options, "--ray", "true", "--output_dir", str(tmp_path / "other")])

@@ -12,7 +12,7 @@ from mrt_plugin.rollouts import Rollout
 
 
 def measurement(*values, tokens=10, timeouts=0):
-    return Measurement(np.array(values), np.full(len(values), 3.0), samples=4, tokens=tokens, timeouts=timeouts)
+    return Measurement(np.array(values), np.full(len(values), 3.0), tokens=tokens, timeouts=timeouts)
 
 
 def test_metrics_of_traces():

@@ -28,7 +28,7 @@ def test_golden_segmentation():
     ]
 
 
-@pytest.mark.parametrize(("max_splits", "count"), [(49, 50), (45, 46), (0, 1), (99, 60)])
+@pytest.mark.parametrize(("max_splits", "count"), [(49, 50), (45, 46), (0, 1), (99, 60), (None, 60)])
 def test_golden_number_of_splits(max_splits, count):
     assert len(episodes("\n\n".join(["x", "y", "Wait z"] * 60), max_splits=max_splits)) == count
 

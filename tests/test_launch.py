@@ -93,6 +93,7 @@ def test_sft_trains_from_a_recipe(tmp_path, model_path):
         (["--mrt_length_alpha", "1"], "mrt_length_alpha"),
         (["--mrt_alpha", "-1"], "mrt_alpha must not be negative"),
         (["--mrt_horizon", "-1"], "mrt_horizon must not be negative"),
+        (["--mrt_answer_top_p", "0"], r"mrt_answer_top_p must be in \(0, 1\]"),
         (["--mrt_prefix", "dataset", "--mrt_credit", "mixed"], "has no column"),
     ],
 )

@@ -4,6 +4,7 @@ import torch
 from conftest import byte_fallback_tokenizer, byte_level_tokenizer, tiny_model
 from tokenizers import AddedToken
 
+from mrt_plugin.arguments import MetaProverArguments
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
 from mrt_plugin.episodes import CUES
@@ -26,6 +27,11 @@ PROMPT = "<|user|>Find x.<|eos|><|assistant|><think>\n"
 
 
 SETTINGS = SamplingSettings(100, 0.7)
+
+
+def test_answers_are_drawn_as_the_arguments_say():
+    args = MetaProverArguments(mrt_samples=8, mrt_answer_tokens=99, mrt_answer_temperature=0.6, mrt_answer_top_p=0.95)
+    assert SampledAnswers.of(args, seed=3) == SampledAnswers(8, SamplingSettings(99, 0.6, 0.95, seed=3))
 
 
 class Sampler:
@@ -110,7 +116,6 @@ def test_success_probabilities_from_drawn_answers(tokenizer, trace):
     sampler = Sampler(tokenizer, rule)
     [measurement] = MetaProver(sampler, SampledAnswers(4, SETTINGS), "explain").success_probabilities([trace])
     assert measurement.success_probability.tolist() == [0.25, 0.25, 1.0]
-    assert measurement.samples == 4
     lengths = [len(tokenize(tokenizer, text)) for text in ("So it is \\boxed{5}.", "I give up, \\boxed{4}.")]
     assert measurement.answer_tokens.tolist() == [(lengths[0] + 3 * lengths[1]) / 4] * 2 + [lengths[0]]
     assert measurement.tokens == 2 * (lengths[0] + 3 * lengths[1]) + 4 * lengths[0]
@@ -218,7 +223,6 @@ def test_likelihood_is_the_share_of_samples_that_write_the_gold_answer(tokenizer
     share = np.mean([draw.token_ids == target for draw in draws])
     assert 0.2 < share < 0.8
     assert likelihood.success_probability[0] == pytest.approx(share, abs=0.03)
-    assert likelihood.samples == 0
     assert likelihood.tokens > 3 * len(target)
 
 

@@ -163,13 +163,13 @@ def test_offsets_count_characters():
 def test_numbers_above_nine():
     assert parse_steps(solution(*range(1, 13))).numbers == list(range(1, 13))
     assert parse_steps(solution(*range(1, 13))).usable
-    assert parse_steps(solution(*range(1, 10), 11)).problems == ("missing step",)
+    assert parse_steps(solution(*range(1, 10), 11)).faults == ("missing step",)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "x = 2"])
 def test_a_text_without_labels_is_all_preamble(text):
     assert parse_steps(text) == Steps(len(text), ())
-    assert parse_steps(text).problems == ("no steps",)
+    assert parse_steps(text).faults == ("no steps",)
     assert not parse_steps(text).usable
 
 
@@ -192,7 +192,7 @@ def test_a_text_without_labels_is_all_preamble(text):
 def test_problems_are_named(numbers, problems):
     found = parse_steps(solution(*numbers))
     assert found.numbers == numbers
-    assert found.problems == problems
+    assert found.faults == problems
     assert found.usable == (not problems)
 
 

@@ -18,6 +18,7 @@ STEP = Step(
     credit_ends=[[0, 2, 5]] * 7 + [[0]],
     width=7,
     group_size=8,
+    horizon=0.0,
 )
 ALL = {name: entry for name, entry in vars(variants).items() if isinstance(entry, Credit) and name != "DENSE"}
 

@@ -47,7 +47,7 @@ class EvaluationArguments(JobArguments):
 
     num_generations: int = field(default=20, metadata={"help": "Rollouts for each problem. The paper: 20."})
     temperature: float = field(default=0.6, metadata={"help": "Temperature of the rollouts. The paper: 0.6."})
-    top_p: float = field(default=0.95, metadata={"help": "Nucleus of the rollouts. The paper: 0.95."})
+    top_p: float = field(default=0.95, metadata={"help": "top-p of the rollouts. The paper: 0.95."})
     output_dir: str = field(default="data/evaluation", metadata={"help": "Folder for the rollouts. A rerun resumes."})
     regret: bool = field(
         default=False, metadata={"help": "Also measure the success probability at every prefix; mrt_* say how."}

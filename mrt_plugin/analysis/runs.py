@@ -29,6 +29,7 @@ PROVER = (
     "mrt_estimator",
     "mrt_answer_tokens",
     "mrt_answer_temperature",
+    "mrt_answer_top_p",
 )
 
 

@@ -1,6 +1,5 @@
 r"""Attempts of backtracking search: rollouts without thinking tags, graded as a whole."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,10 +41,3 @@ def grade_attempts(
         ]
         for group_texts, group in zip(texts, groups, strict=True)
     ]
-
-
-def success_probability(attempts: Sequence[Attempt]) -> float:
-    """J of the prefix that the attempts go on from; NaN where none could be graded."""
-    right = sum(attempt.verdict is Verdict.RIGHT for attempt in attempts)
-    graded = right + sum(attempt.failed for attempt in attempts)
-    return right / graded if graded else math.nan

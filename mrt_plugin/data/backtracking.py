@@ -25,6 +25,7 @@ from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
 from ..engines.sampling import Prompt, Sampler
+from ..grading import share_right
 from ..jobs.arguments import JobArguments
 from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
@@ -34,7 +35,7 @@ from ..mistakes import as_command
 from ..steps import Steps, backtrack, best_step, episodes_of, parse_steps, rise
 from ..tokens import token_boundaries
 from ..traces import trace_at
-from .attempts import Attempt, grade_attempts, success_probability
+from .attempts import Attempt, grade_attempts
 
 
 TEXT = pa.string()
@@ -126,7 +127,7 @@ def backtrack_rows(
         failed = [(attempt, parse_steps(attempt.text)) for attempt in mine if attempt.failed]
         usable_ones = [pair for pair in failed if pair[1].usable]
         if not usable_ones:
-            why = f"no failed attempt has usable steps: {failed[0][1].problems[0]}" if failed else "no attempt failed"
+            why = f"no failed attempt has usable steps: {failed[0][1].faults[0]}" if failed else "no attempt failed"
             found[problem] = Dropped(why)
             continue
         attempt, solution = chosen[problem] = usable_ones[0]
@@ -143,7 +144,7 @@ def backtrack_rows(
 
 
 def backtrack_row(attempt: Attempt, solution: Steps, rollouts: list[list[Attempt]]) -> Row | Dropped:
-    success = [success_probability(group) for group in rollouts]
+    success = [share_right([attempt.verdict for attempt in group]) for group in rollouts]
     if np.isnan(success).all() or not np.nanmax(success) > 0:
         return Dropped("no step's prefix leads to a right answer")
     best = best_step([*success, np.nan])

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import TopPLogitsWarper
 
+from ..tokens import eos_ids
 from .branching import Branches, read
 from .plain import PlainReader, chunks, memory
 from .sampling import Completion, Prompt, SamplingSettings
@@ -53,8 +54,7 @@ class PolicySampler:
     def __init__(self, model, tokenizer, max_batch_tokens: int = MAX_BATCH_TOKENS):
         self.model, self.tokenizer, self.max_batch_tokens = model, tokenizer, max_batch_tokens
         self.max_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        eos = model.generation_config.eos_token_id
-        self.eos_token_ids = {tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or [])} - {None}
+        self.eos_token_ids = {tokenizer.eos_token_id, *eos_ids(model.generation_config)} - {None}
         special = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self.pad_token_id = next(token for token in special if token is not None)
         shown, tokens = sharing(model), (self.eos_token_ids, self.pad_token_id)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from transformers import GenerationConfig
 
+from ..tokens import eos_ids
 from .sampling import Completion, Prompt, SamplingSettings
 
 
@@ -69,7 +70,6 @@ class VLLMSampler:
 def _generation_eos(model: str, revision: str | None) -> list[int]:
     """End-of-sequence tokens that only the model's generation config names."""
     try:
-        eos = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id
+        return eos_ids(GenerationConfig.from_pretrained(model, revision=revision))
     except OSError:  # it has none
         return []
-    return [eos] if isinstance(eos, int) else list(eos or [])

@@ -27,20 +27,20 @@ class JobArguments(GoldArguments, DataArguments):
         default="problem", metadata={"help": "Column with the problem: its text, or a list of messages."}
     )
     system_prompt: str | None = field(default=None, metadata={"help": "System prompt before every problem."})
-    output_dir: str = field(default="data/rows", metadata={"help": "Folder for the rows. A rerun goes on in it."})
+    output_dir: str = field(default="data/rows", metadata={"help": "Folder for the rows. A rerun resumes."})
     num_generations: int = field(default=4, metadata={"help": "Rollouts for each problem. The paper: 4 to 16."})
     max_completion_length: int = field(
         default=16384, metadata={"help": "Most tokens of a rollout. The paper: 8192 to 16384."}
     )
     temperature: float = field(default=0.7, metadata={"help": "Temperature of the rollouts. The paper: 0.7 or 0.6."})
-    top_p: float = field(default=1.0, metadata={"help": "Nucleus of the rollouts. The paper: 1, or 0.95 at 0.6."})
-    seed: int = field(default=42, metadata={"help": "Seed of all that is drawn."})
+    top_p: float = field(default=1.0, metadata={"help": "top-p of the rollouts. The paper: 1, or 0.95 at 0.6."})
+    seed: int = field(default=42, metadata={"help": "Random seed."})
     batch_size: int = field(default=8, metadata={"help": "Problems in a call to the engine, and in a file."})
     sampler: Literal[("auto", *ENGINES)] = field(
         default="auto",
         metadata={
-            "help": "Who writes. 'vllm' and 'transformers': in this process. 'server': an OpenAI-style server at "
-            "server_url, vLLM or SGLang. 'auto': vllm where it is installed, else transformers."
+            "help": "The engine that generates. 'vllm' and 'transformers': in this process. 'server': an OpenAI-style "
+            "server at server_url, vLLM or SGLang. 'auto': vllm where it is installed, else transformers."
         },
     )
     server_url: str = field(
@@ -62,14 +62,14 @@ class JobArguments(GoldArguments, DataArguments):
             "and as many again for what branches off them. Fewer take less memory."
         },
     )
-    engine: Literal["local", "ray"] = field(
-        default="local",
+    ray: bool = field(
+        default=False,
         metadata={
-            "help": "'local': one policy, in this process. 'ray': Ray Data actors, one for every "
-            "`tensor_parallel_size` GPUs (1) or, where there are none, for every `cpus_per_actor` CPUs."
+            "help": "Runs one engine on every `tensor_parallel_size` GPUs (1) of a Ray cluster or, where there are "
+            "none, on every `cpus_per_actor` CPUs; otherwise one, in this process."
         },
     )
-    cpus_per_actor: int = field(default=1, metadata={"help": "CPUs of a Ray actor on a cluster without GPUs."})
+    cpus_per_actor: int = field(default=1, metadata={"help": "CPUs of an engine on a Ray cluster without GPUs."})
 
     def __post_init__(self):
         counts = ("num_generations", "max_completion_length", "batch_size", "cpus_per_actor")

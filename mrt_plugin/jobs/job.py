@@ -28,7 +28,7 @@ from .store import RowStore
 
 logger = logging.getLogger(__name__)
 
-NOT_IN_ROWS = ("output_dir", "batch_size", "engine", "cpus_per_actor", "sampler", "vllm_args", "max_batch_tokens")
+NOT_IN_ROWS = ("output_dir", "batch_size", "ray", "cpus_per_actor", "sampler", "vllm_args", "max_batch_tokens")
 NOT_IN_ROWS += ("server_url", "server_concurrency", "server_timeout", "dataset_test_split", "dataset_streaming")
 NOT_IN_ROWS += ("gradient_checkpointing_use_reentrant", "ignore_bias_buffers")
 """Arguments that say who builds the rows, and not which: a rerun may change them."""
@@ -86,7 +86,7 @@ def run_job(build: Callable, schema: pa.Schema, args, model_args: ModelConfig, m
 
 def _results(build, todo, args, model_args, mrt_args) -> Iterator[tuple]:
     """Each batch as [`build_batch`] gives it, in any order."""
-    if todo and args.engine == "ray":
+    if todo and args.ray:
         from .ray import results
 
         yield from results(build, todo, args, model_args, mrt_args)
@@ -102,7 +102,7 @@ def _save(store: RowStore, save: Callable) -> None:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{error.strerror}; the rows of earlier batches are kept, and the same command goes on from there",
+            f"{error.strerror}; the rows of earlier batches are kept, and the same command resumes",
             str(store.folder),
         ) from error
 

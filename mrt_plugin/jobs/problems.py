@@ -7,11 +7,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..arguments import check_known
 from ..datasets import column_of, conversation, load_splits
 from ..engines.sampling import Sampler
 from ..golds import gold_text, without_gold
 from ..grading import Verdict, grade
+from ..mistakes import check_known
 from ..tokens import tokenize
 
 

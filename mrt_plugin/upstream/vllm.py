@@ -4,6 +4,7 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 
 from ..engines.sampling import Completion, SamplingSettings
+from ..tokens import eos_ids
 from .trainer import text_tokenizer
 from .version import TRL_1
 
@@ -101,8 +102,7 @@ complete = _complete_1 if TRL_1 else _complete_18
 
 def _by_last_token(trainer, drawn: list[list[int]]) -> list[Completion]:
     """Completions from TRL's own calls, which leave vLLM's finish reason out, but not the token that ends one."""
-    eos = trainer.model.generation_config.eos_token_id
-    ends = {text_tokenizer(trainer).eos_token_id, *([eos] if isinstance(eos, int) else eos or [])}
+    ends = {text_tokenizer(trainer).eos_token_id, *eos_ids(trainer.model.generation_config)}
     return [Completion(list(ids), bool(ids) and ids[-1] in ends) for ids in drawn]
 
 
