@@ -134,7 +134,10 @@ def text_of(content: str | list[dict] | None) -> str | None:
 
 
 def conversation(problem: str | list[dict] | None, system_prompt: str | None = None) -> list[dict]:
-    """A problem, a text or messages, as messages that end in the user's turn, each with its content as one text."""
+    """
+    A problem, a text or messages, as messages that end in the user's turn, each with its content as one text, behind
+    the system prompt if there is one.
+    """
     messages = problem if isinstance(problem, list) else [{"role": "user", "content": problem or ""}]
     if messages and messages[-1]["role"] == "assistant":
         raise ValueError(
@@ -143,7 +146,16 @@ def conversation(problem: str | list[dict] | None, system_prompt: str | None = N
         )
     texts = [text_of(message["content"]) for message in messages]
     messages = [m if text is None else {**m, "content": text} for m, text in zip(messages, texts, strict=True)]
-    return [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages
+    if not system_prompt:
+        return messages
+    if messages and messages[0]["role"] == "system":
+        if messages[0]["content"] == system_prompt:
+            return messages
+        raise ValueError(
+            f"A problem begins with a system prompt of its own ({messages[0]['content']!r:.40}). Leave system_prompt "
+            "out, or set dataset_prompt_column to a column without one."
+        )
+    return [{"role": "system", "content": system_prompt}, *messages]
 
 
 def short_enough(rows: Dataset, fits: Callable[[dict], bool], field: str, most: int) -> Dataset:

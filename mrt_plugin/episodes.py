@@ -70,7 +70,7 @@ def thinking_span(completion: str, opened: bool = True) -> Span | None:
     close = completion.find(CLOSE)
     end = len(completion) if close < 0 else close
     open_ = completion.find(OPEN, 0, end)
-    if open_ >= 0:
+    if open_ >= 0 and not (opened and completion[:open_].strip()):  # else a mention of the tag
         start = open_ + len(OPEN)
         # The line break after the tag belongs to the template, as it does where the prompt opens the thinking.
         line_break = re.compile(r"\r?\n").match(completion, start, end)

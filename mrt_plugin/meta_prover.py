@@ -6,7 +6,7 @@ The meta-prover is the policy itself, made to stop thinking at a prefix and to a
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -104,7 +104,12 @@ class SampledAnswers:
         return cls(args.mrt_samples, SamplingSettings(tokens, temperature, top_p, seed))
 
     def estimate(self, sampler: Sampler, prompts: Sequence[Prompt], golds: Sequence[str]) -> list[Estimate]:
-        drawn = [group or [] for group in sampler.sample(prompts, self.samples, self.settings)]
+        sampled, room = sampler.sample(prompts, self.samples, self.settings), self.settings.max_new_tokens
+        # An answer that the context cut before its own limit says nothing of the policy.
+        drawn = [
+            [one for one in group or () if one.ended or prompt.fits(sampler.max_length, room)]
+            for prompt, group in zip(prompts, sampled, strict=True)
+        ]
         # The answer's box may have been opened by the termination.
         texts = [
             split_answer(decode(sampler.tokenizer, prompt.suffix) + decode(sampler.tokenizer, completion.token_ids))
@@ -137,7 +142,8 @@ class GoldLikelihood:
         return cls()
 
     def estimate(self, sampler: Sampler, prompts: Sequence[Prompt], golds: Sequence[str]) -> list[Estimate]:
-        targets = [tokenize(sampler.tokenizer, bare_gold(gold) + "}") for gold in golds]
+        pairs = [behind_the_box(sampler.tokenizer, *pair) for pair in zip(prompts, golds, strict=True)]
+        prompts, targets = [prompt for prompt, _ in pairs], [target for _, target in pairs]
         log_probabilities = sampler.score(prompts, targets)
         if not all(value < math.inf for value in log_probabilities):  # NaN is not less
             raise FloatingPointError(
@@ -151,6 +157,20 @@ class GoldLikelihood:
             Estimate(value, len(target), len(prompt.suffix) + len(target))
             for value, target, prompt in zip(values, targets, prompts, strict=True)
         ]
+
+
+def behind_the_box(tokenizer, prompt: Prompt, gold: str) -> tuple[Prompt, list[int]]:
+    r"""
+    A prompt that opens a box, and the tokens of the gold answer and the closing brace behind it, as the tokenizer
+    writes them. Where the opening brace is part of their first token (`{\` in the vocabularies of Qwen and others),
+    that token is scored whole: behind a brace of its own, the model does not write such an answer.
+    """
+    answer, (*before, brace) = bare_gold(gold) + "}", prompt.suffix
+    joined = tokenize(tokenizer, decode(tokenizer, prompt.suffix) + answer)
+    if joined[: len(before)] != before:  # the tokenizer writes what is before the brace in another way
+        return prompt, tokenize(tokenizer, answer)
+    begin = len(before) + (joined[len(before)] == brace)
+    return replace(prompt, suffix=joined[:begin]), joined[begin:]
 
 
 ESTIMATORS = {estimator.name: estimator for estimator in (SampledAnswers, GoldLikelihood)}

@@ -15,6 +15,7 @@ from .quantities import expanded, number, programmed, same_number, without_unit
 _NAME = re.compile(r"(?:\\text\{ *)?(?:(?i:option|choice)(?: *\})? *(?=[(\\A-J])|(?i:answer) *: *(?:\} *)?)")
 _WRAPPED = re.compile(r"(\(?) *\\text\{ *(\(?) *([A-Ja-j]) *([.:)]*) *\} *(\)?[.:]?) *")
 _BARE = re.compile(r"\(([A-J])\)[.:]? *|([A-J])[.:)](?: +|$)|\(([a-j])\) *(?=[-.]?\d|$)|([A-Ja-j])$")
+_OPTIONS = re.compile(r"[A-J](?:[, ]*[A-J])+")
 # What makes a product of a letter in parentheses: operators behind it, and another factor in parentheses.
 _FACTOR = re.compile(r"[-+](?= )|[*/^_=<>!)]|\\(?:times|cdot|cup|cap|in|to|leq?|geq?)(?![a-z])|\([^,]*$")
 
@@ -133,6 +134,8 @@ def same(gold: Reading, answer: Reading) -> bool | None:
             return True
     if gold.words and gold.words == answer.words:
         return True
+    if (options := _options(gold.text)) and options == _options(answer.text):
+        return True
     if gold.sure or answer.sure:
         return False
     if gold.percent == answer.percent and _tight(gold.text) == _tight(answer.text):
@@ -229,6 +232,11 @@ def words(text: str) -> str | None:
 def surely_words(text: str) -> bool:
     """Whether words outside of `\\text` are too long, or too well known, to be variables."""
     return "-" not in text and bool(_SURE.search(text))
+
+
+def _options(text: str) -> str | None:
+    """The letters of several options, in their order, with commas between them or without: `A, C` and `AC`."""
+    return re.sub("[, ]", "", text) if _OPTIONS.fullmatch(text) else None
 
 
 def _tight(text: str) -> str:

@@ -84,13 +84,13 @@ def decode(tokenizer, token_ids: Sequence[int]) -> str:
     return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-@lru_cache(maxsize=64)
 def eos_ids(generation_config) -> list[int]:
     """The end-of-sequence tokens of a model, which may have one, several or none."""
     eos = generation_config.eos_token_id
     return [eos] if isinstance(eos, int) else list(eos or [])
 
 
+@lru_cache(maxsize=64)
 def special_ids(tokenizer) -> frozenset[int]:
     """Ids of the special tokens that are no text: all but the tags of thinking."""
     added = tokenizer.added_tokens_decoder

@@ -113,6 +113,8 @@ def test_a_megabyte_takes_less_than_a_second():
         ("<think></think>5", False, ""),
         ("", True, ""),
         ("a</think>b<think>c</think>", True, "a"),
+        ("I think inside <think> tags.</think>5", True, "I think inside <think> tags."),
+        ("I will.<think>Hm.</think>5", False, "Hm."),
     ],
 )
 def test_thinking_span(completion, opened, thinking):

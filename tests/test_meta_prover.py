@@ -15,6 +15,7 @@ from mrt_plugin.meta_prover import (
     GoldLikelihood,
     MetaProver,
     SampledAnswers,
+    behind_the_box,
     check_termination,
 )
 from mrt_plugin.progress import progress
@@ -27,11 +28,6 @@ PROMPT = "<|user|>Find x.<|eos|><|assistant|><think>\n"
 
 
 SETTINGS = SamplingSettings(100, 0.7)
-
-
-def test_answers_are_drawn_as_the_arguments_say():
-    args = MetaProverArguments(mrt_samples=8, mrt_answer_tokens=99, mrt_answer_temperature=0.6, mrt_answer_top_p=0.95)
-    assert SampledAnswers.of(args, seed=3) == SampledAnswers(8, SamplingSettings(99, 0.6, 0.95, seed=3))
 
 
 class Sampler:
@@ -204,6 +200,32 @@ def test_likelihood_needs_a_sampler_that_scores(tokenizer):
     sampler = Sampler(tokenizer, None)
     with pytest.raises(ValueError, match="likelihood needs log-probabilities, which Sampler does not give"):
         MetaProver(sampler, GoldLikelihood(), "answer")
+
+
+def test_answers_are_drawn_as_the_arguments_say():
+    args = MetaProverArguments(mrt_samples=8, mrt_answer_tokens=99, mrt_answer_temperature=0.6, mrt_answer_top_p=0.95)
+    assert SampledAnswers.of(args, seed=3) == SampledAnswers(8, SamplingSettings(99, 0.6, 0.95, seed=3))
+
+
+def test_answers_that_the_context_cut_do_not_count(tokenizer, trace):
+    """Nor is J 0 where there is room for some answers, and not for all of them."""
+    sampler = Sampler(tokenizer, lambda text, n: ["5}", "let me see, it is 5}"])
+    sampler.completion = lambda text, most: Completion(tokenize(tokenizer, text)[:8], ended=text == "5}")
+    suffix = len(tokenize(tokenizer, TERMINATIONS["answer"]))
+    sampler.max_length = trace.prefix_ends[1] + suffix + 100  # room for SETTINGS, but not after the last episode
+    [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities([trace])
+    assert measurement.success_probability.tolist() == [0.5, 0.5, 1.0]
+
+
+def test_the_gold_answer_is_scored_as_the_tokenizer_writes_it_behind_the_box():
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_tokens([AddedToken("{\\", special=False, normalized=False)])  # as in Qwen's vocabulary
+    suffix = tokenize(tokenizer, TERMINATIONS["answer"])
+    for gold, merged in (("\\frac{1}{2}", True), ("12", False)):
+        prompt, target = behind_the_box(tokenizer, Prompt([5, 6, 7], 2, suffix), gold)
+        written = tokenize(tokenizer, TERMINATIONS["answer"] + gold + "}")
+        assert prompt.token_ids + target == [5, 6, *written]
+        assert len(prompt.suffix) == len(suffix) - merged
 
 
 def test_no_traces_no_call(tokenizer):

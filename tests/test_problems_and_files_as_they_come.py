@@ -9,6 +9,7 @@ from conftest import changed
 from datasets import Dataset
 from test_launch import run
 
+from mrt_plugin.datasets import conversation
 from mrt_plugin.jobs.arguments import JobArguments
 from mrt_plugin.jobs.problems import read_problems, usable
 
@@ -24,6 +25,14 @@ def test_messages_that_hold_the_solution_are_refused(tmp_path):
     args = JobArguments(dataset_name=str(path), dataset_prompt_column="messages")
     with pytest.raises(ValueError, match="end in the assistant's turn .'It is .* would give the solution away"):
         read_problems(args)
+
+
+def test_a_system_prompt_is_said_once():
+    """`mrt prefixes` writes prompts that begin with that of its recipe, which `mrt grpo` may name again."""
+    prompt = conversation("Find x.", "Be brief.")
+    assert conversation(prompt, "Be brief.") == prompt == conversation(prompt)
+    with pytest.raises(ValueError, match=r"a system prompt of its own \('Be brief.'\). Leave system_prompt out"):
+        conversation(prompt, "Take your time.")
 
 
 def prompts_are_text(prompts, completions, **kwargs):

@@ -19,7 +19,8 @@ import mrt_plugin.starts
 import mrt_plugin.trainer
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.credit import CREDITS, token_progress
-from mrt_plugin.engines.sampling import Completion
+from mrt_plugin.engines.rollouts import live_sampler
+from mrt_plugin.engines.sampling import Completion, Prompt
 from mrt_plugin.meta_prover import TERMINATIONS
 from mrt_plugin.settings import resolve
 from mrt_plugin.starts import Prefix, starting_points
@@ -570,6 +571,30 @@ def test_branching_works_with_gradient_checkpointing(tmp_path, tokenizer):
     trainer = build(tmp_path, tokenizer, mrt=mrt, gradient_checkpointing=True, max_steps=1, max_completion_length=12)
     trainer.train()
     assert trainer.state.log_history[0]["mrt/branch_tokens"] > 0
+
+
+def test_success_probabilities_are_measured_without_dropout(tmp_path, tokenizer):
+    trainer = build(tmp_path, tokenizer, model=tiny_model(tokenizer, attention_dropout=0.5))
+    trainer.model.train()
+    prompts, targets = [Prompt(tokenizer("Find x.")["input_ids"])] * 2, [tokenizer("5}")["input_ids"]] * 2
+    with live_sampler(trainer, scores=True) as sampler:
+        scores = [sampler.score(prompts, targets) for _ in range(2)]
+    assert scores[0] == scores[1]
+    assert trainer.model.training
+
+
+def test_columns_of_other_tasks_are_left_alone(tmp_path, tokenizer):
+    """OpenR1-Math has `messages`."""
+    seen = []
+
+    def judge(completions, messages, label, **kwargs):
+        seen.extend([*messages, *label])
+        return [0.0] * len(completions)
+
+    build(
+        tmp_path, tokenizer, [judge], dataset(messages=[{"role": "user", "content": "?"}], label=1), max_steps=1
+    ).train()
+    assert seen == [[{"role": "user", "content": "?"}]] * 4 + [1] * 4
 
 
 def test_none_is_grpo_bit_for_bit(tmp_path, tokenizer):

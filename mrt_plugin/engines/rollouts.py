@@ -7,7 +7,6 @@ branch off one trace share it through vLLM's prefix cache. Left out: seeds, and 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from accelerate.utils import gather_object
 
@@ -43,7 +42,9 @@ class RolloutEngine:
         accelerator = self.trainer.accelerator
         counts = gather_object([len(prompts)])
         everyone = gather_object(list(prompts))  # which hold a trace once, whatever branches off it
-        fits = [prompt.fits(self.max_length) for prompt in everyone]
+        # In colocate, the context ends each completion by itself; a server refuses more tokens than there is room for.
+        needed = settings.max_new_tokens if self.trainer.args.vllm_mode == "server" else 1
+        fits = [prompt.fits(self.max_length, needed) for prompt in everyone]
         if not all(fits):
             logger.warning(
                 f"vLLM's context of {self.max_length} tokens has no room for an answer behind {fits.count(False)} of "
@@ -65,10 +66,6 @@ class RolloutEngine:
         mine = [prompt.token_ids for prompt in everyone[first : first + share]]
         mine += [everyone[-1].token_ids] * (share - len(mine))  # a group of ranks takes as many from each
         each = n if settings.temperature else 1  # vLLM refuses to draw several at temperature 0
-        if self.max_length is not None and self.trainer.args.vllm_mode == "server":
-            # It refuses more tokens than there is room for; in colocate, the context ends each completion by itself.
-            room = self.max_length - max(prompt.length for prompt in everyone)
-            settings = replace(settings, max_new_tokens=min(settings.max_new_tokens, room))
         drawn = gather_object(complete(self.trainer, mine, each, settings))
         return [group * (n // each) for group in drawn[: len(everyone)]]
 

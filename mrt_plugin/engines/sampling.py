@@ -41,9 +41,9 @@ class Prompt:
     def length(self) -> int:
         return len(self.trace[: self.cut]) + len(self.suffix)
 
-    def fits(self, max_length: int | None) -> bool:
-        """Whether a context of so many tokens, where that is known, has room for at least one more behind it."""
-        return max_length is None or self.length < max_length
+    def fits(self, max_length: int | None, new_tokens: int = 1) -> bool:
+        """Whether a context of so many tokens, where that is known, has room for new ones behind it."""
+        return max_length is None or self.length + new_tokens <= max_length
 
 
 @dataclass(frozen=True)

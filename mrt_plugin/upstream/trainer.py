@@ -80,13 +80,12 @@ def generating_policy(trainer):
     if TRL_1:
         gather_params["gradient_checkpointing_kwargs"] = args.gradient_checkpointing_kwargs
     with utils.unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator, **gather_params) as model:
-        # 0.18 leaves checkpointing on, and transformers then drops the key-value cache of a model in training.
-        paused = not TRL_1 and model.is_gradient_checkpointing
-        if paused:
-            model.gradient_checkpointing_disable()
+        # In training mode, J would be that of a policy with dropout; and where 0.18 leaves checkpointing on,
+        # transformers would drop the key-value cache.
+        training = model.training
+        model.eval()
         try:
             with torch.no_grad():
                 yield model
         finally:
-            if paused:
-                model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
+            model.train(training)

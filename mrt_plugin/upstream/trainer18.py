@@ -73,7 +73,8 @@ class GRPOTrainer18(trl.GRPOTrainer):
         self.processing_class = _Prompts(tokenizer, prompt_ids)
         self.max_prompt_length = None  # done, and a prefix must not push the problem out
         try:
-            output = super()._generate_and_score_completions(inputs)
+            # Without the other columns, of which TRL takes `messages` or `label` for those of another task.
+            output = super()._generate_and_score_completions([{"prompt": row["prompt"]} for row in inputs])
             # 0.18 counts what ended on all ranks, and divides by the rows of one.
             shares = self._metrics["train" if self.model.training else "eval"]["completions/clipped_ratio"]
             shares[-1] = 1 - (1 - shares[-1]) / self.accelerator.num_processes
