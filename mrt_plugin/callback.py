@@ -90,7 +90,8 @@ class MRTCallback(TrainerCallback):
                 f"columns `prompt` and `solution`, not {type(trainer.eval_dataset).__name__} with {columns}. Or set "
                 "mrt_regret_steps: 0."
             )
-        self.trainer, self.silent, self.collapsed = trainer, list(SILENT), False
+        segments = trainer.credit.measures == "episodes" or trainer.mrt_args.mrt_prefix == "online"
+        self.trainer, self.silent, self.collapsed = trainer, list(SILENT) if segments else [], False
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.trainer is None:

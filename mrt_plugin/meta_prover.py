@@ -104,10 +104,9 @@ class SampledAnswers:
         return cls(args.mrt_samples, SamplingSettings(tokens, temperature, top_p, seed))
 
     def estimate(self, sampler: Sampler, prompts: Sequence[Prompt], golds: Sequence[str]) -> list[Estimate]:
-        sampled, room = sampler.sample(prompts, self.samples, self.settings), self.settings.max_new_tokens
-        # An answer that the context cut before its own limit says nothing of the policy.
+        sampled = sampler.sample(prompts, self.samples, self.settings)
         drawn = [
-            [one for one in group or () if one.ended or prompt.fits(sampler.max_length, room)]
+            [] if group is None or self._cut_by_the_context(prompt, group, sampler.max_length) else group
             for prompt, group in zip(prompts, sampled, strict=True)
         ]
         # The answer's box may have been opened by the termination.
@@ -119,6 +118,11 @@ class SampledAnswers:
         verdicts = grade(texts, [gold for gold, group in zip(golds, drawn, strict=True) for _ in group])
         graded = iter(zip(texts, verdicts, strict=True))
         return [self._of_prefix(group, [Answer(*next(graded), answer.ended) for answer in group]) for group in drawn]
+
+    def _cut_by_the_context(self, prompt: Prompt, group: list[Completion], max_length: int | None) -> bool:
+        """Whether answers were cut before their own limit: J of the others would be that of short answers."""
+        most = self.settings.max_new_tokens
+        return not prompt.fits(max_length, most) and any(not one.ended and len(one.token_ids) < most for one in group)
 
     def _of_prefix(self, completions: list[Completion], answers: list[Answer]) -> Estimate:
         if not answers:

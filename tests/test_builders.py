@@ -118,8 +118,9 @@ def test_star_drops_what_makes_no_progress(tokenizer, success):
 
 def test_outcome_keeps_right_rollouts_whole_and_chooses_among_the_same(tokenizer):
     rollouts = [ONE + "</think>\n\n\\boxed{4}", ONE + TWO + "</think>\n\nIt is \\boxed{5}.", ONE + "\\boxed{5}"]
+    rollouts.append(ONE + "</think>\n\nIt is \\boxed{5}" + ", so" * 100)  # cut
     sampler = Scripted(tokenizer, thinking(rollouts, {"": 0, ONE: 0, ONE + TWO: 1, ONE + "\\boxed{5}": 1}))
-    args = {"num_generations": 3, "max_completion_length": 100}
+    args = {"num_generations": 4, "max_completion_length": 100, "rows_per_problem": 2}
     star.build([problem()], sampler, 7, StarArguments(**args), PROVER)
     [row], _ = star.build([problem()], sampler, 7, StarArguments(**args, selection="outcome"), PROVER)
     assert row["messages"][-1]["content"] == "<think>\n" + rollouts[1]

@@ -225,7 +225,7 @@ def _dealt_out():
 
     module.complete = complete
     module.context_length = module.sync_weights = module.text_tokenizer = lambda trainer: None
-    trainer = SimpleNamespace(accelerator=state, args=SimpleNamespace())
+    trainer = SimpleNamespace(accelerator=state, args=SimpleNamespace(vllm_mode="colocate"))
     mine = [[], [1, 2, 3, 4], [5]][state.process_index]
     drawn = module.RolloutEngine(trainer).sample([Prompt([token, 9]) for token in mine], 2, GREEDY)
     assert drawn == [[Completion([token], ended=False)] * 2 for token in mine]

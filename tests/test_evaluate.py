@@ -117,11 +117,12 @@ def test_a_context_that_is_too_short_is_blamed_on_what_takes_most_of_it(tokenize
         build(tokenizer, lambda text, n: [], **{"max_completion_length": 100} | settings)
 
 
-def test_linearized_search_makes_attempts_of_one_stream(tokenizer):
+@pytest.mark.parametrize("opened", [True, False])
+def test_linearized_search_makes_attempts_of_one_stream(tokenizer, opened):
     def rule(text, n):
-        return [f"\\boxed{{{5 if text.endswith('Wait') else 4}}}"] * n
+        return ["\\boxed{5}" if text.endswith("Wait") else "Hm.</think>" * opened + "\\boxed{4}"] * n
 
-    plain = Scripted(_without_tags(tokenizer), rule)
+    plain = Scripted(tokenizer if opened else _without_tags(tokenizer), rule)
     args = EvaluationArguments(num_generations=2, max_completion_length=100, attempts=3, continuation="Wait")
     rows, _ = evaluate.build([problem()], plain, 1, args, PROVER)
     assert [(row["stream"], row["attempt"], row["vote"]) for row in rows] == [

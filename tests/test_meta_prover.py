@@ -208,13 +208,18 @@ def test_answers_are_drawn_as_the_arguments_say():
 
 
 def test_answers_that_the_context_cut_do_not_count(tokenizer, trace):
-    """Nor is J 0 where there is room for some answers, and not for all of them."""
+    """J is unknown there: neither 0, nor that of the answers that are short enough."""
     sampler = Sampler(tokenizer, lambda text, n: ["5}", "let me see, it is 5}"])
-    sampler.completion = lambda text, most: Completion(tokenize(tokenizer, text)[:8], ended=text == "5}")
     suffix = len(tokenize(tokenizer, TERMINATIONS["answer"]))
     sampler.max_length = trace.prefix_ends[1] + suffix + 100  # room for SETTINGS, but not after the last episode
-    [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities([trace])
-    assert measurement.success_probability.tolist() == [0.5, 0.5, 1.0]
+    measured = {}
+    for longest in (8, 100):  # cut by the context; by SETTINGS
+        sampler.completion = lambda text, most, longest=longest: (
+            Completion(tokenize(tokenizer, text), True) if text == "5}" else Completion([7] * longest, False)
+        )
+        [measurement] = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer").success_probabilities([trace])
+        measured[longest] = measurement.success_probability
+    np.testing.assert_equal(measured, {8: [0.5, 0.5, np.nan], 100: [0.5, 0.5, 0.5]})
 
 
 def test_the_gold_answer_is_scored_as_the_tokenizer_writes_it_behind_the_box():

@@ -211,6 +211,21 @@ def test_a_window_of_some_layers_is_found():
     assert "8 tokens" in sharing(model).obstacle
 
 
+@torch.no_grad()
+def test_frequencies_that_depend_on_the_length_are_those_of_each_prompt():
+    """Beyond 16 tokens; the shortest prompts are within."""
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
+    model, prompts = model_of("qwen2", rope_scaling=rope, max_position_embeddings=16), branches()
+    model.config.max_position_embeddings = 512  # of the context; the frequencies are made
+    assert "rotary frequencies" in sharing(model).obstacle
+    targets = [[11, 12, 13], [14], [15, 16]] * 3
+    for prompt, target, score in zip(
+        prompts, targets, PolicySampler(model, TOKENIZER).score(prompts, targets), strict=True
+    ):
+        rows = model(torch.tensor([prompt.token_ids + target])).logits[0].log_softmax(-1)[prompt.length - 1 :]
+        assert score == pytest.approx(rows[range(len(target)), target].sum().item(), abs=1e-3)
+
+
 def test_a_model_whose_attention_cannot_be_exchanged_is_read_in_full(monkeypatch):
     model = model_of("llama")
     monkeypatch.setattr(type(model), "_supports_attention_backend", False)

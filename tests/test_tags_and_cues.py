@@ -124,6 +124,7 @@ def test_a_run_in_which_credit_has_nothing_to_fall_on_says_so(
     assert caplog.text.count(f"{metric} is 1 in each of the first 3 steps") == 1
 
 
-def test_a_run_with_episodes_warns_of_nothing(tmp_path, tokenizer, scripted, caplog):  # noqa: F811
-    build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"}, max_steps=4).train()
+@pytest.mark.parametrize("credit", ["dense", "none"])
+def test_a_run_with_episodes_or_without_credit_warns_of_nothing(tmp_path, tokenizer, scripted, caplog, credit):  # noqa: F811
+    build(tmp_path, tokenizer, mrt={"mrt_credit": credit}, max_steps=4).train()
     assert "of the first 3 steps" not in caplog.text

@@ -167,6 +167,14 @@ def test_a_training_keeps_j_and_the_advantage_of_each_token(tmp_path, tokenizer,
     assert data_of(view.page([run]))["data"]["problems"][1]["step"] == 3
 
 
+def test_what_is_before_a_tag_that_the_model_wrote_is_no_episode(tokenizer):
+    before, thinking, after = "Okay.\n\n<think>\n", "Hm.\n\na\n\nWait, b\n\nc\n", "</think>\n\n5"
+    spent = [len(tokenizer(text)["input_ids"]) for text in (before, before + thinking, before + thinking + after)]
+    row = {"completion": before + thinking + after, "success_probability": [0.5, 1.0], "answer_tokens": [0, 0]}
+    row |= {"prefix_tokens": spent[:2], "tokens": spent[2]}
+    assert view.pieces(row, {"mrt_episodes": 6, "mrt_cues": ["Wait"]}) == [before, thinking, after]
+
+
 def test_a_completion_that_does_not_think_is_kept_too(tmp_path, tokenizer, scripted):  # noqa: F811
     trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "dense", "mrt_keep_rollouts": 9}, max_steps=1)
     trainer.train()

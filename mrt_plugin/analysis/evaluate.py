@@ -114,7 +114,8 @@ def build(
         for attempt, completion in enumerate(mine)
     ]
     opened = {problem.id: opens_thinking(tokenizer, prompt_ids) for problem, (prompt_ids, _) in drawn.items()}
-    texts = [split_answer(row["completion"], opened[row["problem_id"]]) for row in rows]
+    # A later attempt of a stream goes on behind an answer, whose thinking is closed.
+    texts = [split_answer(row["completion"], opened[row["problem_id"]] and not row["attempt"]) for row in rows]
     verdicts = grade(texts, [row["solution"] for row in rows])
     measured = _measure(streams, sampler, seed, args, mrt_args) if args.regret else [UNMEASURED] * len(rows)
     for row, verdict, columns in zip(rows, verdicts, measured, strict=True):

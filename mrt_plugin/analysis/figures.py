@@ -76,7 +76,7 @@ def _against_budget(runs: Sequence[Run], figure, measure: Callable[[Run, float],
         middle, height = (trained + budgets[-1]) / 2, {"top": 0.98, "bottom": 0.02}[free]
         where = {"ha": "center", "va": free, "transform": axes.get_xaxis_transform(), "fontsize": "small"}
         axes.text(middle, height, "extrapolated by budget forcing", **where)
-    marked = [trained * part / 16 for part in range(2, 17)] + [budget for budget in budgets if budget > trained]
+    marked = sorted({trained * part / 16 for part in range(2, 17)} | set(budgets))
     for run, look in _looks(runs):
         mean, low, high = zip(*(estimate(measure(run, budget)) for budget in marked), strict=True)
         axes.plot(marked, mean, markevery=[marked.index(budget) for budget in budgets], **look)
@@ -123,10 +123,10 @@ def draw_episodes(runs: Sequence[Run], figure) -> None:
 def draw_progress(runs: Sequence[Run], figure) -> None:
     """Distribution of progress: share of the episodes by how much each added to the success probability."""
     axes = figure.subplots()
-    drawn = ESTIMATORS[runs[0].settings["mrt_estimator"]].draws_answers
-    steps = runs[0].settings["mrt_samples"] if drawn else 10
-    edges = (np.arange(-steps, steps + 2) - 0.5) / steps  # J is a multiple of 1 / samples
     for run, look in _looks(runs):
+        drawn = ESTIMATORS[run.settings["mrt_estimator"]].draws_answers
+        steps = run.settings["mrt_samples"] if drawn else 10
+        edges = (np.arange(-steps, steps + 2) - 0.5) / steps  # J is a multiple of 1 / samples
         gains = np.concatenate([progress(r.success_probability) for r in run.rollouts])
         gains = gains[~np.isnan(gains)]
         shares = np.histogram(gains, edges)[0] / max(len(gains), 1)

@@ -140,7 +140,8 @@ def pieces(row: dict, settings: dict) -> list[str]:
     The text of a completion: what comes before the thinking, its G episodes, and what comes behind them.
 
     ```python
-    >>> row = {"completion": "<think>\\nHm.\\n</think>\\nIt is 5.", "success_probability": [0.5, 1.0]}
+    >>> row = {"completion": "<think>\\nHm.\\n</think>\\nIt is 5.", "success_probability": [0.5, 1.0], "tokens": 8}
+    >>> row |= {"prefix_tokens": [2, 4], "answer_tokens": [0, 0]}
     >>> pieces(row, {"mrt_episodes": 6, "mrt_cues": ["Wait"]})
     ['<think>\\n', 'Hm.\\n', '</think>\\nIt is 5.']
 
@@ -149,7 +150,7 @@ def pieces(row: dict, settings: dict) -> list[str]:
     completion, episodes = row["completion"], len(row["success_probability"]) - 1
     if not episodes:
         return ["", completion]
-    start, end = thinking_span(completion)
+    start, end = thinking_span(completion, opened=not episode_ends(row)[0])
     spans = episode_spans(completion[start:end], cues=settings["mrt_cues"])
     ends = [start, *(start + end for _, end in merge_spans(spans, settings["mrt_episodes"]))]
     if len(ends) != episodes + 1:

@@ -122,7 +122,7 @@ def select_mrt(tokenizer, measured: Sequence[tuple[Trace, Measurement]]) -> list
 
 
 def select_outcome(tokenizer, problem: Problem, rollouts: Sequence[tuple[Completion, Trace]]) -> list[dict]:
-    """The rollouts of a problem whose answer is right, as they were written, in the order in which they were drawn."""
+    """The rollouts of a problem that end with a right answer, as they were written, in the order of their drawing."""
     opened = opens_thinking(tokenizer, problem.prompt_ids(tokenizer))
     texts = [decode(tokenizer, completion.token_ids) for completion, _ in rollouts]
     verdicts = grade([split_answer(text, opened) for text in texts], [problem.solution] * len(texts))
@@ -134,8 +134,8 @@ def select_outcome(tokenizer, problem: Problem, rollouts: Sequence[tuple[Complet
             "kept_episodes": trace.episodes,
             "episodes": trace.episodes,
         }
-        for index, ((_, trace), text, verdict) in enumerate(zip(rollouts, texts, verdicts, strict=True))
-        if verdict is Verdict.RIGHT
+        for index, ((completion, trace), text, verdict) in enumerate(zip(rollouts, texts, verdicts, strict=True))
+        if completion.ended and verdict is Verdict.RIGHT
     ]
 
 

@@ -66,7 +66,7 @@ def _cost(model, shown: Sharing) -> str:
         "readings of the trace, not one (n is 1 with mrt_estimator: likelihood)."
     ]
     if not shown.padding:
-        parts.append("Only rows of equal length are read together, as a state may read padding.")
+        parts.append("Only rows of equal length are read together, as padding may change what is read.")
     if not shown.cache:
         parts.append("Its cache went wrong in a trial, so that every new token costs a full pass.")
     return " ".join(parts)
@@ -84,7 +84,7 @@ def _try(model) -> Sharing:
     except Exception as error:  # of any type: from the model's code, or from branching, which says what it lacks
         obstacle = f"{type(error).__name__}: {error}"
     right = obstacle is None or _cache_is_right(model, input_ids)
-    return Sharing(obstacle, padding=right and kinds <= MASKED, cache=right)
+    return Sharing(obstacle, padding=right and kinds <= MASKED and not _moving_frequencies(model), cache=right)
 
 
 def _obstacle(model, cache, kinds: set[str], input_ids: torch.Tensor, logits: torch.Tensor) -> str | None:
@@ -97,6 +97,8 @@ def _obstacle(model, cache, kinds: set[str], input_ids: torch.Tensor, logits: to
     for window in (*windows, getattr(config, "attention_chunk_size", None)):
         if is_narrow(window, config):
             return f"a layer attends to {window} tokens at most"
+    if _moving_frequencies(model):
+        return "its rotary frequencies depend on how many tokens are read"
     trace, cut = torch.zeros(1, dtype=torch.long, device=model.device), TOKENS // 2
     tail = input_ids[:, cut:]
     alone = model(input_ids=tail, use_cache=False).logits
@@ -104,6 +106,16 @@ def _obstacle(model, cache, kinds: set[str], input_ids: torch.Tensor, logits: to
     branched = branches.forward(tail, torch.ones_like(tail, dtype=torch.bool), logits_to_keep=TOKENS - cut)
     right = _equal(branched, logits[:, cut:], alone)
     return None if right else "the logits of a branch differ from those of a full pass"
+
+
+def _moving_frequencies(model) -> bool:
+    """Whether keys depend on how much is read with them, by the test of transformers' `dynamic_rope_update`."""
+    kinds = [getattr(module, "rope_type", None) for module in model.modules()]  # one, or one for each type of layer
+    return any(
+        kind == "longrope" or "dynamic" in (kind or "")
+        for of_module in kinds
+        for kind in (of_module.values() if isinstance(of_module, dict) else [of_module])
+    )
 
 
 def _cache_is_right(model, input_ids: torch.Tensor) -> bool:
