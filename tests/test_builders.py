@@ -106,6 +106,17 @@ def test_star_prefers_more_progress_and_not_fewer_tokens(tokenizer):
     args = StarArguments(num_generations=3, max_completion_length=100, rows_per_problem=3)
     rows, _ = star.build([problem()], sampler, 1, args, PROVER)
     assert [row["trace"] for row in rows] == [1, 2, 0]
+    args = StarArguments(num_generations=3, max_completion_length=100, rows_per_problem=2)
+    assert [row["trace"] for row in star.build([problem()], sampler, 1, args, PROVER)[0]] == [1, 2]
+
+
+def test_star_passes_over_prefixes_whose_success_is_not_known(tokenizer):
+    rule = thinking([ONE + TWO + "</think>\n\n\\boxed{4}"], {"": 0.25, ONE + TWO: 0.75})
+    after_one = ONE.rstrip() + STOP
+    sampler = Scripted(tokenizer, lambda text, n: None if text.endswith(after_one) else rule(text, n))
+    args = StarArguments(num_generations=1, max_completion_length=100)
+    [row], _ = star.build([problem()], sampler, 1, args, PROVER)
+    assert row["kept_episodes"] == 2
 
 
 @pytest.mark.parametrize("success", [{"": 0.5, ONE: 0.5}, {"": 0.5, ONE: 0.25}, {"": 0, ONE: 0}])
@@ -223,6 +234,13 @@ def test_backtrack_goes_back_to_the_most_promising_step(tagless):
     assert row["completion"] == f"\n\n{backtrack_text(1)}\n\n{REPAIRED}<|eos|>"
     assert row["success_probabilities"] == [0.25, 0.75, 0.0]
     assert row["tokens"] == len(tagless(row["prompt"] + row["completion"])["input_ids"])
+
+
+def test_the_path_on_from_the_best_step_is_a_right_one(tagless):
+    wrong = REPAIRED.replace("5}", "4}")
+    rule = attempts([FAILED], after_step_1=(wrong, REPAIRED, REPAIRED, FAILED))
+    [row], _ = backtracking_rows(tagless, rule, "backtrack")
+    assert row["completion"].endswith(f"{REPAIRED}<|eos|>")
 
 
 def test_star_and_rise_rows(tagless):

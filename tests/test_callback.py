@@ -6,6 +6,7 @@ import torch
 from test_trainer import FIRST, SUCCESS, build, dataset, scripted  # noqa: F401
 
 from mrt_plugin.callback import MRTCallback, step_metrics
+from mrt_plugin.engines.sampling import SamplingSettings
 from mrt_plugin.meta_prover import Measurement
 from mrt_plugin.progress import normalized_regret
 from mrt_plugin.rollouts import Rollout
@@ -56,11 +57,12 @@ def test_regret_is_logged_every_so_many_steps(tmp_path, tokenizer, monkeypatch, 
 
 def test_each_rank_measures_its_share_of_the_problems(tmp_path, tokenizer, monkeypatch):
     mrt = {"mrt_credit": "dense", "mrt_regret_steps": 1, "mrt_regret_problems": 4}
-    trainer = build(tmp_path, tokenizer, eval_data=dataset(rows=5), mrt=mrt)
+    trainer = build(tmp_path, tokenizer, eval_data=dataset(rows=5), mrt=mrt, temperature=0.8, top_p=0.9)
     monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda self: 1))
     monkeypatch.setattr(type(trainer.accelerator), "num_processes", property(lambda self: 2))
 
     def fake_roll_out(meta_prover, prompts, solutions, settings, episodes, cues):
+        assert settings == SamplingSettings(40, 0.8, 0.9, seed=trainer.args.seed)
         return [Rollout(index, [1.0], [1.0]) for index in range(len(prompts))]
 
     gathered = []

@@ -156,6 +156,12 @@ def test_a_server_without_token_ids_returns_text(serve, tokenizer):
     assert first == Completion(tokenizer("5")["input_ids"], ended=False)
 
 
+def test_a_prompt_fits_if_there_is_room_for_what_is_to_be_written():
+    prompt = Prompt([5, 6, 7], cut=2, suffix=[1])
+    assert [prompt.fits(context) for context in (None, 4, 3)] == [True, True, False]
+    assert [prompt.fits(context, 2) for context in (None, 5, 4)] == [True, True, False]
+
+
 def test_a_prompt_without_room_is_not_asked(serve, tokenizer):
     server = serve()
     first, second = sampler(server, tokenizer).sample([Prompt([9] * 99), PROMPTS[1]], 2, SETTINGS)

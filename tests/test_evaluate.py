@@ -16,7 +16,7 @@ from test_builders import ONE, STOP, TWO, Scripted, problem, thinking
 
 from mrt_plugin.analysis import compare as comparison
 from mrt_plugin.analysis import evaluate, report
-from mrt_plugin.analysis.compare import compare, significance, token_ratio
+from mrt_plugin.analysis.compare import compare, right_within, significance, token_ratio
 from mrt_plugin.analysis.evaluate import EvaluationArguments
 from mrt_plugin.analysis.figures import FIGURES, training_lengths
 from mrt_plugin.analysis.runs import SCHEMA, Run, estimate, load_run, load_runs, standard_error
@@ -176,6 +176,12 @@ def test_linearized_votes_are_those_of_the_first_attempts():
     stream = [Rollout("p", vote=v, tokens=t, attempt=i) for i, (v, t) in enumerate([(1, 10), (0, 20), (0, 40)])]
     tokens, accuracy = run_of([stream[::-1]], attempts=3).majority()
     assert (tokens.tolist(), accuracy.tolist()) == ([[10, 30, 70]], [[0.0, 0.5, 1.0]])
+    assert run_of([stream], attempts=3).pass_at_1().tolist() == [0.0]
+    other = [Rollout("p", vote=0, right=True, tokens=30, attempt=i, stream=1) for i in range(3)]
+    run = run_of([[*stream, *other]], attempts=3)  # the mean over streams
+    assert [values.tolist() for values in run.majority()] == [[[20, 45, 80]], [[0.5, 0.75, 1.0]]]
+    assert right_within(run)[0] == [30]  # first attempts
+    assert right_within(run)[1].tolist() == [0.5]
 
 
 def test_pass_at_1_its_standard_error_and_a_budget():

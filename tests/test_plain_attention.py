@@ -130,6 +130,15 @@ def test_a_batch_holds_rows_of_similar_length_and_of_equal_length_where_there_is
     assert widths(model, lambda: sampler.score(prompts, targets)) == scored
 
 
+def test_samples_follow_the_temperature_and_no_other_setting():
+    """The model's generation config, which transformers fills with top_k: 50."""
+    model, settings = model_of("mistral"), SamplingSettings(1, temperature=100.0, seed=0)
+    [draws] = PolicySampler(model, TOKENIZER).sample([Prompt([5, 6, 7])], 2000, settings)
+    counts = torch.bincount(torch.tensor([draw.token_ids[0] for draw in draws]), minlength=150)
+    expected = (model(torch.tensor([[5, 6, 7]])).logits[0, -1] / 100).softmax(-1)
+    assert (counts / 2000 - expected).abs().max() < 0.01
+
+
 @pytest.mark.parametrize("kind", ["mistral", "mamba"])
 def test_batches_stay_within_their_bound(kind):
     model = model_of(kind)

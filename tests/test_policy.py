@@ -71,10 +71,12 @@ def test_a_seed_repeats_and_leaves_the_global_generator_alone(model, tokenizer):
     assert sampler.sample(prompts, 4, SamplingSettings(max_new_tokens=8, seed=4)) != first
 
 
-def test_samples_follow_the_distribution_of_the_model(model, tokenizer):
-    [draws] = PolicySampler(model, tokenizer).sample([Prompt([5, 6, 7])], 4000, SamplingSettings(1, seed=0))
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_samples_follow_the_distribution_of_the_model(model, tokenizer, temperature):
+    settings = SamplingSettings(1, temperature, seed=0)
+    [draws] = PolicySampler(model, tokenizer).sample([Prompt([5, 6, 7])], 4000, settings)
     counts = torch.bincount(torch.tensor([draw.token_ids[0] for draw in draws]), minlength=len(tokenizer))
-    expected = model(torch.tensor([[5, 6, 7]])).logits[0, -1].softmax(-1)
+    expected = (model(torch.tensor([[5, 6, 7]])).logits[0, -1] / temperature).softmax(-1)
     assert (counts / 4000 - expected).abs().max() < 0.03
 
 

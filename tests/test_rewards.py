@@ -95,6 +95,15 @@ def test_a_thinking_that_trl_has_taken_out_of_the_content_is_closed():
     assert mrt_accuracy([[message | {"reasoning_content": None}]], ["5"], thinking_opened=[True]) == [0.0]
 
 
+def test_a_thinking_that_the_prompt_opened_and_nothing_closed_has_no_answer():
+    rows = {"prompts": ["a"], "completions": ["So \\boxed{5}"], "completion_ids": [[0]], "solution": ["5"]}
+    progress = {"prefix_success": [0.25], "continues": [True]}
+    for opened, right in ((False, 1.0), (True, 0.0)):
+        assert mrt_accuracy(**rows, thinking_opened=[opened]) == [right]
+        assert mrt_progress(**rows, **progress, thinking_opened=[opened]) == [right - 0.25]
+        assert mrt_length_penalty(**rows, alpha=0.0, thinking_opened=[opened]) == [right]
+
+
 @pytest.mark.parametrize("reward", [mrt_accuracy, mrt_progress, mrt_length_penalty])
 def test_rewards_are_picklable_and_named(reward):
     assert pickle.loads(pickle.dumps(reward)) is reward

@@ -20,7 +20,7 @@ import mrt_plugin.trainer
 from mrt_plugin import MRTConfig, MRTTrainer, mrt_accuracy, mrt_progress
 from mrt_plugin.credit import CREDITS, token_progress
 from mrt_plugin.engines.rollouts import live_sampler
-from mrt_plugin.engines.sampling import Completion, Prompt
+from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
 from mrt_plugin.meta_prover import TERMINATIONS
 from mrt_plugin.settings import resolve
 from mrt_plugin.starts import Prefix, starting_points
@@ -294,6 +294,44 @@ def test_credit_sees_the_rows_of_all_ranks(tmp_path, tokenizer, scripted, monkey
     assert advantages.numpy() == pytest.approx(expected[:, : advantages.shape[1]], abs=1e-6)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_rank_keeps_the_rewards_of_its_rows(tmp_path, tokenizer, monkeypatch, rank):
+    trainer, rewards = build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"}), torch.arange(8.0)[:, None]
+    monkeypatch.setattr(MRTTrainer.__mro__[1], "_calculate_rewards", lambda *args: rewards)
+    monkeypatch.setattr(type(trainer.accelerator), "process_index", property(lambda self: rank))
+    assert trainer._calculate_rewards([{}] * 4, ["?"] * 4, ["5"] * 4, [[5]] * 4) is rewards
+    assert torch.equal(trainer._in_progress.rewards, rewards[4 * rank : 4 * rank + 4])
+
+
+def test_what_is_kept_of_a_row_has_its_weighted_reward_and_its_own_tokens(tmp_path, tokenizer, scripted, monkeypatch):
+    """Prompts of different lengths are padded, as completions are: padding is no part of what J is measured behind."""
+
+    def judge(completions, **kwargs):
+        return [1.0, None, None, 1.0]
+
+    def also(completions, **kwargs):
+        return [1.0, 1.0, None, 1.0]
+
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "solution": "5"} for text in ("Find x.", "Find x, at last.")
+    ]
+    mrt = {"mrt_credit": "dense", "mrt_keep_rollouts": 4}
+    settings = {"reward_weights": [2.0, 0.5], "num_generations": 2}
+    trainer = build(tmp_path, tokenizer, [judge, also], Dataset.from_list(rows), mrt=mrt, **settings)
+    measured, measure = [], trainer.measure
+    monkeypatch.setattr(trainer, "measure", lambda traces: measured.extend(traces) or measure(traces))
+    batch = step_inputs(trainer)
+    assert [kept["reward"] for kept in trainer.kept_rollouts] == pytest.approx([2.5, 0.5, math.nan, 2.5], nan_ok=True)
+    assert [kept["tokens"] for kept in trainer.kept_rollouts] == batch["completion_mask"].sum(1).tolist()
+    assert (batch["prompt_ids"] == tokenizer.pad_token_id).any()
+    assert all(tokenizer.pad_token_id not in trace.token_ids for trace in measured)
+
+
+def test_an_unknown_success_probability_gives_no_progress():
+    """Between two that are known, either: neither episode is known to have made it."""
+    assert not token_progress([[0, 2, 4]], [np.array([0.2, math.nan, 0.8])], width=4, horizon=2).any()
+
+
 def test_a_credit_of_ones_own_is_named_by_its_path(tmp_path, tokenizer, scripted):
     trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "test_trainer.HALF_OF_DENSE"})
     dense = step_inputs(build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"}))["advantages"]
@@ -482,6 +520,16 @@ def test_online_prefixes(tmp_path, tokenizer, scripted):
     assert cuts == {"", FIRST, FIRST + SECOND}
 
 
+def test_fresh_traces_are_drawn_as_rollouts_are(tmp_path, tokenizer, scripted, monkeypatch):
+    calls, sample = [], ScriptedSampler.sample
+    monkeypatch.setattr(
+        ScriptedSampler, "sample", lambda self, *call: calls.append((len(call[0]), *call[1:])) or sample(self, *call)
+    )
+    mrt = {"mrt_credit": "termination", "mrt_prefix": "online"}
+    step_inputs(build(tmp_path, tokenizer, mrt=mrt, temperature=0.8, top_p=0.9))
+    assert calls[0] == (1, 1, SamplingSettings(40, 0.8, 0.9))  # of the group; then come the answers
+
+
 def test_rewards_see_the_whole_assistant_turn(tmp_path, tokenizer, scripted):
     seen = []
 
@@ -573,14 +621,15 @@ def test_branching_works_with_gradient_checkpointing(tmp_path, tokenizer):
     assert trainer.state.log_history[0]["mrt/branch_tokens"] > 0
 
 
-def test_success_probabilities_are_measured_without_dropout(tmp_path, tokenizer):
+@pytest.mark.parametrize("training", [True, False])
+def test_success_probabilities_are_measured_without_dropout(tmp_path, tokenizer, training):
     trainer = build(tmp_path, tokenizer, model=tiny_model(tokenizer, attention_dropout=0.5))
-    trainer.model.train()
+    trainer.model.train(training)
     prompts, targets = [Prompt(tokenizer("Find x.")["input_ids"])] * 2, [tokenizer("5}")["input_ids"]] * 2
     with live_sampler(trainer, scores=True) as sampler:
         scores = [sampler.score(prompts, targets) for _ in range(2)]
     assert scores[0] == scores[1]
-    assert trainer.model.training
+    assert trainer.model.training == training
 
 
 def test_columns_of_other_tasks_are_left_alone(tmp_path, tokenizer):
