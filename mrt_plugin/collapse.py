@@ -32,7 +32,7 @@ def grown_share(log: Sequence[dict]) -> str | None:
     for name, words in SHARES.items():
         points = [(entry[name], entry["step"]) for entry in log if entry.get(name) is not None]
         least, step = min(points, default=(1.0, 0))
-        if len(points) > 2 and all(value > least + GROWN for value, _ in points[-2:]):
+        if points and all(value > least + GROWN for value, _ in points[-2:]):
             return f"{words} has grown from {least:.2f} at step {step} to {points[-1][0]:.2f} at step {points[-1][1]}"
     return None
 

@@ -110,6 +110,15 @@ def test_star_prefers_more_progress_and_not_fewer_tokens(tokenizer):
     assert [row["trace"] for row in star.build([problem()], sampler, 1, args, PROVER)[0]] == [1, 2]
 
 
+def test_star_keeps_no_answer_that_was_cut(tokenizer):
+    rule = thinking([ONE + "</think>\\boxed{3}"], {"": 0, ONE: 1})
+    cut = "5} is it" + ", so" * 50
+    sampler = Scripted(tokenizer, lambda text, n: [one.replace("5}", cut) for one in rule(text, n)])
+    args = StarArguments(num_generations=1, max_completion_length=100)
+    found = star.build([problem()], sampler, 1, args, PROVER)
+    assert found == ([], {"p": "no rollout raised the success probability"})
+
+
 def test_star_passes_over_prefixes_whose_success_is_not_known(tokenizer):
     rule = thinking([ONE + TWO + "</think>\n\n\\boxed{4}"], {"": 0.25, ONE + TWO: 0.75})
     after_one = ONE.rstrip() + STOP
@@ -260,6 +269,45 @@ def test_mrt_rows_are_right_responses_whose_backtrack_makes_progress(tagless):
     assert row["prompt"] == PROMPT + FAILED
     assert row["completion"] == BACKTRACKS.removeprefix(FAILED) + "<|eos|>"
     assert row["success_probabilities"] == [0.25, 1.0]
+
+
+def test_a_wrong_response_is_no_mrt_row(tagless):
+    wrong = f"{FAILED}\n\n{backtrack_text(0)}\n\nNode 1: \\boxed{{4}}"
+    reason = {"p": "no right response makes progress by a backtrack"}
+    assert backtracking_rows(tagless, attempts([wrong]), "mrt") == ([], reason)
+
+
+def test_the_backtrack_with_the_most_progress_is_kept(tagless):
+    little = f"{FAILED}\n\n{backtrack_text(1)}\n\n{REPAIRED}"
+
+    def rule(text, n):
+        after = text.rpartition("<|assistant|>")[2]
+        if not after:
+            return [little, BACKTRACKS, little, little][:n]
+        right = n if "start over" in after else n // 2 if "end of Node 1" in after else n // 4
+        return ["5}"] * right + ["4}"] * (n - right)
+
+    [row], _ = backtracking_rows(tagless, rule, "mrt")
+    assert row["success_probabilities"] == [0.25, 1.0]
+
+
+def test_an_rl_row_without_a_known_success_is_dropped(tagless):
+    rule = attempts([FAILED])
+    found = backtracking_rows(tagless, lambda text, n: None if text.endswith(BOX) else rule(text, n), "rl")
+    assert found == ([], {"p": "no answer of the meta-prover could be graded"})
+
+
+def test_step_0_is_the_bare_problem_before_any_preamble(tagless):
+    preamble, seen = "Let me see.\n\n", []
+    rule = attempts([preamble + FAILED], [REPAIRED] * 4)
+
+    def spy(text, n):
+        seen.append(text.rpartition("<|assistant|>")[2])
+        return rule(text.replace(preamble, ""), n)
+
+    backtracking_rows(tagless, spy, "backtrack")
+    assert seen[:2] == ["", ""]
+    assert seen[2].strip() == (preamble + NODES[0]).strip()
 
 
 @pytest.mark.parametrize("response", [FAILED, BACKTRACKS])

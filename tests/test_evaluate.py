@@ -19,7 +19,7 @@ from mrt_plugin.analysis import evaluate, report
 from mrt_plugin.analysis.compare import compare, right_within, significance, token_ratio
 from mrt_plugin.analysis.evaluate import EvaluationArguments
 from mrt_plugin.analysis.figures import FIGURES, training_lengths
-from mrt_plugin.analysis.runs import SCHEMA, Run, estimate, load_run, load_runs, standard_error
+from mrt_plugin.analysis.runs import SCHEMA, Run, estimate, load_run, load_runs, results, standard_error
 from mrt_plugin.arguments import MetaProverArguments
 from mrt_plugin.jobs.store import RowStore
 from mrt_plugin.rollouts import Rollout
@@ -173,7 +173,8 @@ def test_maj_at_k_of_hand_made_rollouts():
 
 
 def test_linearized_votes_are_those_of_the_first_attempts():
-    stream = [Rollout("p", vote=v, tokens=t, attempt=i) for i, (v, t) in enumerate([(1, 10), (0, 20), (0, 40)])]
+    drawn = enumerate([(1, 10), (0, 20), (0, 40)])
+    stream = [Rollout("p", vote=vote, right=vote == 0, tokens=tokens, attempt=i) for i, (vote, tokens) in drawn]
     tokens, accuracy = run_of([stream[::-1]], attempts=3).majority()
     assert (tokens.tolist(), accuracy.tolist()) == ([[10, 30, 70]], [[0.0, 0.5, 1.0]])
     assert run_of([stream], attempts=3).pass_at_1().tolist() == [0.0]
@@ -182,6 +183,26 @@ def test_linearized_votes_are_those_of_the_first_attempts():
     assert [values.tolist() for values in run.majority()] == [[[20, 45, 80]], [[0.5, 0.75, 1.0]]]
     assert right_within(run)[0] == [30]  # first attempts
     assert right_within(run)[1].tolist() == [0.5]
+
+
+def test_a_draw_that_does_not_come_to_a_level_takes_the_whole_budget():
+    few = run_of([voted(0, 0, tokens=90)] * 6 + [voted(1, 1, tokens=90)] * 4, "few")
+    every = run_of([voted(0, 0, tokens=30)] * 10, "every")
+    row = {row["measure"]: row for row in compare(few, every)}["tokens to be right in 0.5"]
+    assert row["95% interval"] == "[-70, -60]"
+
+
+def test_the_share_of_rollouts_that_were_cut():
+    group = [Rollout("p", tokens=5, vote=0, ended=ended) for ended in (True, True, True, False)]
+    assert results(run_of([group], regret=False))["cut"] == 0.25
+
+
+def test_without_regret_the_prover_does_not_matter(monkeypatch):
+    def load(folder, name):
+        return run_of([voted(0)], name, regret=False, mrt_termination=name)
+
+    monkeypatch.setattr("mrt_plugin.analysis.runs.load_run", load)
+    assert len(load_runs(["answer", "explain"])) == 2
 
 
 def test_pass_at_1_its_standard_error_and_a_budget():

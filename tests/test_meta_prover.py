@@ -20,7 +20,7 @@ from mrt_plugin.meta_prover import (
 )
 from mrt_plugin.progress import progress
 from mrt_plugin.tokens import decode, tokenize
-from mrt_plugin.traces import Trace, opens_thinking, segment, stop_after
+from mrt_plugin.traces import Trace, segment, stop_after
 
 
 FIRST, SECOND = "Try x = 2.\n\nNot 5.\n\nHm.\n\n", "Wait, try x = 5.\n\nit works.\n"
@@ -95,13 +95,6 @@ def test_segment_merges_down_to_the_number_of_episodes(tokenizer):
     trace = segment(tokenizer, tokenize(tokenizer, PROMPT), tokenize(tokenizer, text), "5", 4, CUES)
     assert trace.episodes == 3
     assert trace.prefix_ends[-1] == len(trace.token_ids)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "opened"), [(PROMPT, True), ("Find x.", False), ("<think>\n\n</think>\n\n", False)]
-)
-def test_the_tag_is_added_only_where_the_prompt_lacks_it(tokenizer, prompt, opened):
-    assert opens_thinking(tokenizer, tokenize(tokenizer, prompt)) == opened
 
 
 def test_success_probabilities_from_drawn_answers(tokenizer, trace):
@@ -205,6 +198,24 @@ def test_likelihood_needs_a_sampler_that_scores(tokenizer):
 def test_answers_are_drawn_as_the_arguments_say():
     args = MetaProverArguments(mrt_samples=8, mrt_answer_tokens=99, mrt_answer_temperature=0.6, mrt_answer_top_p=0.95)
     assert SampledAnswers.of(args, seed=3) == SampledAnswers(8, SamplingSettings(99, 0.6, 0.95, seed=3))
+
+
+def test_a_prefix_to_start_from_is_stopped_by_the_whole_text(tokenizer, trace):
+    """The text for a thinking that is over is for the end of a trace with episodes; such a prefix has none."""
+    sampler = Sampler(tokenizer, lambda text, n: ["\\boxed{5}"] * n)
+    MetaProver(sampler, SampledAnswers(2, SETTINGS), "explain").success_probabilities(
+        [trace.prefix(0), trace.prefix(1)]
+    )
+    [(prompts, *_)] = sampler.calls
+    assert [decode(tokenizer, one.suffix) for one in prompts] == [TERMINATIONS["explain"]] * 2
+
+
+def test_what_traces_share_is_counted_once(tokenizer, trace):
+    sampler = Sampler(tokenizer, lambda text, n: None if "Not 5" in text else ["5}"] * n)
+    prover = MetaProver(sampler, SampledAnswers(2, SETTINGS), "answer")
+    first, second = prover.success_probabilities([trace, trace])
+    assert first.tokens == 2 * len(tokenize(tokenizer, "5}"))
+    assert (first.unanswered, second.tokens, second.unanswered) == (2, 0, 0)
 
 
 def test_answers_that_the_context_cut_do_not_count(tokenizer, trace):

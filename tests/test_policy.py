@@ -1,10 +1,12 @@
+import copy
+
 import pytest
 import torch
 from conftest import tiny_model
 
 from mrt_plugin.engines.branching import Branches
 from mrt_plugin.engines.policy import PolicySampler
-from mrt_plugin.engines.sampling import Prompt, SamplingSettings
+from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
 
 
 GREEDY = SamplingSettings(max_new_tokens=12, temperature=0)
@@ -89,6 +91,15 @@ def test_completions_end_with_the_first_end_of_sequence(tokenizer):
     assert {one.ended for one in completions} == {True, False}
     assert all(one.ended == (one.token_ids[-1] in ends) for one in completions)
     assert any(one.ended and len(one.token_ids) == 3 for one in completions)  # with the last token allowed
+
+
+def test_the_tokenizers_end_counts_where_the_model_names_none(tokenizer):
+    model, other = tiny_model(tokenizer), copy.copy(tokenizer)
+    model.generation_config.eos_token_id = None
+    first = model(torch.tensor([[5, 6]])).logits[0, -1].argmax().item()
+    other.eos_token = tokenizer.convert_ids_to_tokens(first)
+    [[one]] = PolicySampler(model, other).sample([Prompt([5, 6])], 1, SamplingSettings(4, temperature=0))
+    assert one == Completion([first], ended=True)
 
 
 def test_an_empty_prompt_is_refused(model, tokenizer):

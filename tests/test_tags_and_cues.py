@@ -59,6 +59,7 @@ def test_rewards_see_the_tags(tmp_path, hiding, scripted):  # noqa: F811
     [
         ("Find x.<think>\n", True),
         ("Find x.<think>", True),
+        ("Find x.", False),
         ("Begin your response with <think>.", False),
         ("Put the reasoning behind <think> and the answer behind </think>.", False),
         ("Put the reasoning behind <think>\n<|assistant|>", False),
@@ -96,6 +97,19 @@ def test_cues_of_ones_own_and_none():
     longer = bold + "\n\nSo."
     assert [longer[start:end].count("\n\n") for start, end in episode_spans(longer, cues=[])] == [3, 3, 0]
     assert not lacks_cues("All in one go.\n\nDone.")
+
+
+def test_a_special_token_without_a_role_is_no_text(tokenizer):
+    more = copy.deepcopy(tokenizer)
+    more.add_tokens([AddedToken("<|im_end|>", special=True, normalized=False)], special_tokens=False)
+    assert decode(more, [*tokenize(more, "Hm."), more.convert_tokens_to_ids("<|im_end|>")]) == "Hm."
+
+
+def test_online_prefixes_without_episodes_are_warned_about(tmp_path, tokenizer, scripted, caplog, monkeypatch):  # noqa: F811
+    for name in ("FIRST", "SECOND", "IDLE"):
+        monkeypatch.setattr(f"test_trainer.{name}", "")  # which the scripted traces are made of
+    build(tmp_path, tokenizer, mrt={"mrt_credit": "termination", "mrt_prefix": "online"}, max_steps=3).train()
+    assert "mrt/without_episodes is 1 in each of the first 3 steps" in caplog.text
 
 
 @pytest.mark.parametrize("iterations", [1, 2])  # with 2, every other step takes the rollouts of the one before

@@ -520,6 +520,17 @@ def test_online_prefixes(tmp_path, tokenizer, scripted):
     assert cuts == {"", FIRST, FIRST + SECOND}
 
 
+@pytest.mark.parametrize(("cut", "credit", "silent"), [(1, "dense", [0.0, 0.25]), (0, "termination", [0.0])])
+def test_the_shares_without_episodes_are_those_of_whole_traces(
+    tmp_path, tokenizer, scripted, monkeypatch, cut, credit, silent
+):
+    """Of fresh traces before they are cut, and of rollouts, which think behind a prefix also where they are cut."""
+    monkeypatch.setattr(mrt_plugin.starts.torch, "randint", lambda high, size: torch.tensor(cut))
+    trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": credit, "mrt_prefix": "online"})
+    step_inputs(trainer)
+    assert trainer._metrics["train"]["mrt/without_episodes"] == silent
+
+
 def test_fresh_traces_are_drawn_as_rollouts_are(tmp_path, tokenizer, scripted, monkeypatch):
     calls, sample = [], ScriptedSampler.sample
     monkeypatch.setattr(
@@ -682,9 +693,11 @@ def test_evaluation_rolls_out_from_the_bare_problem(tmp_path, tokenizer, scripte
     data = dataset(prefix=FIRST, prefix_success=0.25)
     mrt = {"mrt_credit": "mixed", "mrt_prefix": "dataset"}
     settings = {"per_device_eval_batch_size": 4, "eval_strategy": "no"}
-    trainer = build(tmp_path, tokenizer, data=data, eval_data=dataset(rows=1), mrt=mrt, **settings)
+    rewards = [mrt_accuracy, mrt_progress]
+    trainer = build(tmp_path, tokenizer, rewards, data, eval_data=dataset(rows=1), mrt=mrt, **settings)
     trainer.evaluate()
     assert trainer.state.log_history[-1]["eval_rewards/mrt_accuracy/mean"] == 0.5
+    assert trainer.state.log_history[-1]["eval_rewards/mrt_progress/mean"] == 0.0
     assert {text.rpartition("<think>\n")[2] for text in scripted} == {""}
 
 
