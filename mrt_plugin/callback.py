@@ -90,8 +90,7 @@ class MRTCallback(TrainerCallback):
                 f"columns `prompt` and `solution`, not {type(trainer.eval_dataset).__name__} with {columns}. Or set "
                 "mrt_regret_steps: 0."
             )
-        segments = trainer.credit.measures == "episodes" or trainer.mrt_args.mrt_prefix == "online"
-        self.trainer, self.silent, self.collapsed = trainer, list(SILENT) if segments else [], False
+        self.trainer, self.silent, self.collapsed = trainer, {}, False
 
     def on_train_begin(self, args, state, control, **kwargs):
         if self.trainer is None:
@@ -117,9 +116,11 @@ class MRTCallback(TrainerCallback):
 
     def warn_if_silent(self, step: int) -> None:
         """Warns once, after the first steps, where credit has had nothing to fall on in any of them."""
-        metrics = self.trainer._metrics["train"]  # without those of a step that takes the rollouts of one before
-        self.silent = [name for name in self.silent if metrics.get(name, [])[-1:] in ([], [1.0])]
-        for name in self.silent if step == FIRST_STEPS else ():
+        metrics = self.trainer._metrics["train"]
+        for name in SILENT:
+            if metrics.get(name):  # else the step has cut no traces: it takes earlier rollouts, or there is no credit
+                self.silent[name] = self.silent.get(name, True) and metrics[name][-1] == 1.0
+        for name in (name for name, silent in self.silent.items() if silent and step == FIRST_STEPS):
             logger.warning("%s is 1 in each of the first %d steps: %s.", name, FIRST_STEPS, SILENT[name])
 
     def warn_if_collapsing(self, args, state) -> None:

@@ -53,7 +53,7 @@ def main() -> None:
         print("usage: mrt COMMAND [--accelerate_config FILE] --config RECIPE [--field value ...]\n", *lines, sep="\n")
         print("\n`mrt COMMAND --help` lists the fields; --accelerate_config is for grpo and sft.")
         print("`mrt --version` prints the installed versions, for reports of faults.")
-        print("A mistake in a recipe ends with a sentence; MRT_DEBUG=1 shows the traceback too.")
+        print("A mistake in a recipe is reported in one sentence; MRT_DEBUG=1 shows the traceback too.")
         return
     as_command(command, partial(run, command, arguments))
 

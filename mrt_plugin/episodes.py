@@ -129,7 +129,7 @@ def episode_spans(
 
     ```
     """
-    if (max_splits is not None and max_splits < 0) or group_size < 1:
+    if (max_splits or 0) < 0 or group_size < 1:
         raise ValueError(f"max_splits must be >= 0 and group_size >= 1, got {max_splits} and {group_size}.")
     if not thinking.strip():
         return []
@@ -139,7 +139,7 @@ def episode_spans(
         if thinking.startswith(tuple(cues) or "", offset) and index - current >= MIN_PARAGRAPHS:
             starts.append(offset)
             current = index
-    starts = (starts if max_splits is None else starts[: max_splits + 1])[::group_size]
+    starts = starts[: None if max_splits is None else max_splits + 1 : group_size]
     return list(zip(starts, [*starts[1:], len(thinking)], strict=True))
 
 

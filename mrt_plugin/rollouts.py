@@ -134,7 +134,7 @@ def regret_at(
 
 
 def curve(rollout: Rollout, extensions: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """J, where it is not known with the last known value, or 0 if there is none, and the tokens spent there."""
+    """J and the tokens spent there. An unknown J takes the last known value, or 0 where there is none."""
     values = np.array([*rollout.success_probability, *rollout.extension_success[:extensions]])
     for j in np.flatnonzero(np.isnan(values)):
         values[j] = values[j - 1] if j else 0.0

@@ -7,7 +7,6 @@ import pytest
 
 from mrt_plugin.callback import MRTCallback
 from mrt_plugin.collapse import best_checkpoint, grown_share
-from mrt_plugin.credit import CREDITS
 
 
 def entries(name, *values):
@@ -46,12 +45,7 @@ def test_a_run_is_warned_once(tmp_path, caplog):
         (tmp_path / f"checkpoint-{step}").mkdir()
     log = entries("completions/clipped_ratio", 0.1, 0.2, 0.8, 0.9) + entries("reward", 0.5, 0.7, None, 0.1)
     callback = MRTCallback()
-    trainer = SimpleNamespace(
-        credit=CREDITS["none"],
-        eval_dataset=None,
-        mrt_args=SimpleNamespace(mrt_regret_steps=0, mrt_prefix="none"),
-        kept_rollouts=[],
-    )
+    trainer = SimpleNamespace(eval_dataset=None, mrt_args=SimpleNamespace(mrt_regret_steps=0), kept_rollouts=[])
     callback.bind(trainer)
     state = SimpleNamespace(log_history=log, is_world_process_zero=True)
     with caplog.at_level(logging.WARNING):

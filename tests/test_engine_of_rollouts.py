@@ -188,6 +188,8 @@ def test_answers_end_with_the_context(attached, branches, caplog):
     served = trainer.args.vllm_mode == "server"  # and refuses a prompt; in process, vLLM cuts the answer
     assert [group is None for group in drawn] == [False, False, served]
     assert engine.calls[-1][2] == 6
+    assert ("no room for an answer behind 1 of 3 prompts" in caplog.text) == served
+    assert bool(caplog.text) == served
     caplog.clear()
     sampler.max_length = max(lengths)
     first, second, third = sampler.sample(branches, 2, GREEDY)

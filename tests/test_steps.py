@@ -174,7 +174,7 @@ def test_a_text_without_labels_is_all_preamble(text):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "problems"),
+    ("numbers", "faults"),
     [
         ([1], ()),
         ([1, 2, 3], ()),
@@ -189,11 +189,11 @@ def test_a_text_without_labels_is_all_preamble(text):
         ([5, 5, 2], ("does not start at 1", "missing step", "repeated number", "out of order")),
     ],
 )
-def test_problems_are_named(numbers, problems):
+def test_faults_are_named(numbers, faults):
     found = parse_steps(solution(*numbers))
     assert found.numbers == numbers
-    assert found.faults == problems
-    assert found.usable == (not problems)
+    assert found.faults == faults
+    assert found.usable == (not faults)
 
 
 @given(st.lists(st.integers(0, 6), max_size=6) | st.integers(1, 20).map(lambda n: list(range(1, n + 1))))

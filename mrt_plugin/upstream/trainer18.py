@@ -73,7 +73,7 @@ class GRPOTrainer18(trl.GRPOTrainer):
         self.processing_class = _Prompts(tokenizer, prompt_ids)
         self.max_prompt_length = None  # done, and a prefix must not push the problem out
         try:
-            # Without the other columns, of which TRL takes `messages` or `label` for those of another task.
+            # Alone, since a column `messages` or `label` would make TRL read a row as one of another task.
             output = super()._generate_and_score_completions([{"prompt": row["prompt"]} for row in inputs])
             # 0.18 counts what ended on all ranks, and divides by the rows of one.
             shares = self._metrics["train" if self.model.training else "eval"]["completions/clipped_ratio"]

@@ -42,7 +42,7 @@ train() {
             --output_dir $out/"$1" ${rl[@]+"${rl[@]}"} > $out/"$1".log 2>&1 || { tail -n 20 $out/"$1".log && exit 1; }
 }
 say "2/4  Outcome GRPO, and MRT, which also credits progress to the tokens that made it: side by side, a core each"
-echo "five to ten minutes; to follow them: tail -f $out/grpo.log $out/mrt.log"
+echo "some minutes; to follow them: tail -f $out/grpo.log $out/mrt.log"
 train grpo config_outcome.yaml & grpo=$!
 train mrt config_mrt.yaml & mrt=$!
 wait $grpo && wait $mrt
