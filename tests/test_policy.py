@@ -94,7 +94,7 @@ def test_completions_end_with_the_first_end_of_sequence(tokenizer):
 
 
 def test_the_tokenizers_end_counts_where_the_model_names_none(tokenizer):
-    model, other = tiny_model(tokenizer), copy.copy(tokenizer)
+    model, other = tiny_model(tokenizer), copy.deepcopy(tokenizer)
     model.generation_config.eos_token_id = None
     first = model(torch.tensor([[5, 6]])).logits[0, -1].argmax().item()
     other.eos_token = tokenizer.convert_ids_to_tokens(first)
