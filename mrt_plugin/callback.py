@@ -61,8 +61,8 @@ def step_metrics(measurements: Sequence[Measurement], seconds: float) -> dict[st
 
 
 SILENT = {  # metrics that are 1 where credit has nothing to fall on, and what is likely then
-    "mrt/without_episodes": "no rollout has an episode, so credit adds nothing to GRPO. Episodes are found between "
-    "<think> and </think>: is the model one that thinks in these tags, does its chat template open them, and do "
+    "mrt/without_episodes": "no rollout has an episode for credit to fall on. Episodes are found between <think> and "
+    "</think>: is the model one that thinks in these tags, does its chat template open them, and do "
     "completions come to more than white space",
     "mrt/without_cues": "no paragraph of any trace starts with one of mrt_cues, so each trace is one episode. Set "
     "mrt_cues to what this model begins a new attempt with, or to an empty list for an episode every three paragraphs",
@@ -84,7 +84,8 @@ class MRTCallback(TrainerCallback):
     def bind(self, trainer) -> None:
         """Gives the callback its trainer, which transformers does not hand to callbacks."""
         columns = getattr(trainer.eval_dataset, "column_names", None)
-        if trainer.mrt_args.mrt_regret_steps and not (isinstance(columns, list) and "solution" in columns):
+        known = hasattr(trainer.eval_dataset, "__len__") and {"prompt", "solution"} <= set(columns or ())
+        if trainer.mrt_args.mrt_regret_steps and not known:
             raise ValueError(
                 "mrt_regret_steps needs held-out problems: one evaluation data set (dataset_test_split) with the "
                 f"columns `prompt` and `solution`, not {type(trainer.eval_dataset).__name__} with {columns}. Or set "
@@ -147,7 +148,8 @@ class MRTCallback(TrainerCallback):
             prompts, solutions = trainer.bare_prompt_ids(rows), [gold_text(row["solution"]) or "" for row in rows]
             rollouts = roll_out(meta_prover, prompts, solutions, settings, mrt.mrt_episodes, mrt.mrt_cues)
         rollouts = [replace(rollout, problem_id=mine[rollout.problem_id]) for rollout in rollouts]
-        return regret_at(gather_object(rollouts), trainer.args.max_completion_length)
+        rollouts = gather_object(rollouts)  # none where no gold answer can be graded
+        return regret_at(rollouts, trainer.args.max_completion_length) if rollouts else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,6 +4,7 @@ A learning rate that served well at first can later undo what was learned: compl
 thinking vanishes.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 
@@ -18,6 +19,11 @@ QUALITIES = (("mrt/regret", -1), ("eval_reward", 1), ("reward", 1))
 """Metrics that a checkpoint is judged by, the first that is logged; -1 where less is better."""
 
 
+def logged(log: Sequence[dict], name: str) -> list[tuple[int, float]]:
+    """Steps and values of a metric, where it is known."""
+    return [(one["step"], one[name]) for one in log if one.get(name) is not None and math.isfinite(one[name])]
+
+
 def grown_share(log: Sequence[dict]) -> str | None:
     """
     The share that has grown at the end of a log (entries of `TrainerState.log_history`), in words, or `None`.
@@ -30,7 +36,7 @@ def grown_share(log: Sequence[dict]) -> str | None:
     ```
     """
     for name, words in SHARES.items():
-        points = [(entry[name], entry["step"]) for entry in log if entry.get(name) is not None]
+        points = [(value, step) for step, value in logged(log, name)]
         least, step = min(points, default=(1.0, 0))
         if points and all(value > least + GROWN for value, _ in points[-2:]):
             return f"{words} has grown from {least:.2f} at step {step} to {points[-1][0]:.2f} at step {points[-1][1]}"
@@ -49,9 +55,8 @@ def best_checkpoint(log: Sequence[dict], saved: Iterable[int]) -> tuple[int, str
     ```
     """
     for name, sign in QUALITIES:
-        points = [(entry["step"], sign * entry[name]) for entry in log if entry.get(name) is not None]
-        logged = {step: [value for at, value in points if at <= step] for step in saved}
-        judged = {step: values[-1] for step, values in logged.items() if values}
+        before = {step: [sign * value for at, value in logged(log, name) if at <= step] for step in saved}
+        judged = {step: values[-1] for step, values in before.items() if values}
         if judged:
             return max(judged, key=judged.get), name
     return None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trl.rewards
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from trl import ModelConfig, get_peft_config
 
 from .arguments import MRTConfig
@@ -77,13 +77,15 @@ def get_reward(name: str) -> Callable:
     return KNOWN_REWARDS[name]
 
 
-def without_long_prompts(rows: Dataset, tokenizer, most: int) -> Dataset:
-    """The rows whose prompt, with its prefix, has at most so many tokens."""
+def without_long_prompts(rows: Dataset | IterableDataset, tokenizer, most: int) -> Dataset | IterableDataset:
+    """The rows whose prompt, with its prefix, has at most so many tokens; those of a stream are found as it comes."""
 
     def fits(row: dict) -> bool:
         prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
         return len(tokenize(tokenizer, prompt + row.get("prefix", ""))) <= most
 
+    if not hasattr(rows, "select"):
+        return rows.filter(fits)
     return short_enough(rows, fits, "dataset_max_prompt_tokens", most)
 
 

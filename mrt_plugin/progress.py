@@ -78,7 +78,7 @@ def normalized_regret(success_probability: Sequence[float], tokens: Sequence[flo
         raise ValueError(f"token_budget must be positive, got {token_budget}.")
     if (np.diff(tokens) < 0).any():
         raise ValueError(f"tokens must be ascending and not negative, got {tokens[1:].tolist()}.")
-    inside = tokens < token_budget
+    inside = tokens <= token_budget
     at_budget = np.interp(token_budget, tokens, values)  # holds the last value beyond the last point
     area = trapezoid(np.append(values[inside], at_budget), np.append(tokens[inside], token_budget))
     return float(1.0 - area / token_budget)
@@ -103,14 +103,14 @@ def released_regret(
     ```
     """
     tokens, values = [0.0, *tokens], [0.0, *success_probability]
-    inside = [count for count in tokens if count < token_budget]
-    if extrapolated or len(inside) == len(tokens):
+    behind = [index for index, count in enumerate(tokens) if count >= token_budget]
+    if extrapolated or not behind:
         tokens, values = [*tokens, token_budget], [*values, values[-1]]
     else:
-        last = len(inside) - 1
+        last = behind[0] - 1
         share = (token_budget - tokens[last]) / (tokens[last + 1] - tokens[last])
         at_budget = values[last] + share * (values[last + 1] - values[last])
-        tokens, values = [*inside, token_budget], [*values[: last + 1], at_budget]
+        tokens, values = [*tokens[: last + 1], token_budget], [*values[: last + 1], at_budget]
     return float(1.0 - trapezoid(values, tokens) / token_budget)
 
 

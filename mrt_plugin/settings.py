@@ -16,7 +16,7 @@ from .meta_prover import check_termination
 from .mistakes import did_you_mean, imported
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
 from .upstream.trainer import fsdp_is_on, prompt_room
-from .upstream.vllm import takes_token_ids
+from .upstream.vllm import ADVICE, takes_token_ids
 
 
 REFUSED = {  # fact of a credit: what it does, and for each field whether a value is fine, and what another one does
@@ -186,12 +186,17 @@ def check_prefix(settings: Settings, args) -> None:
             f"mrt_prefix: {prefix} gives vLLM prompts in token ids, which trl 0.18 can only do in process and without "
             "tensor parallelism. Set vllm_mode: colocate and vllm_tensor_parallel_size: 1, or use the current trl."
         )
+    if prefix == "online":
+        check_prompt_room(args)
 
-    most = prompt_room(args)
-    if prefix == "online" and most is not None and most <= args.max_completion_length:
+
+def check_prompt_room(args, context: int | None = None) -> None:
+    """Raises a `ValueError` if vLLM's context is known to have no room for a prompt with an online prefix."""
+    most = prompt_room(args, context)
+    if most is not None and most <= args.max_completion_length:
         raise ValueError(
             f"mrt_prefix: online makes prompts longer by up to max_completion_length: {args.max_completion_length} "
-            f"tokens, and vLLM on trl 0.18 has room for max_prompt_length: {most}. Set that to their sum."
+            f"tokens, and beside a completion vLLM has room for a prompt of {most}. {ADVICE}"
         )
 
 

@@ -19,6 +19,8 @@ from .meta_prover import check_termination
 from .tokens import decode, tokenize
 from .traces import Trace, opening_ids, opens_thinking, segment, stop_after, trace_at
 from .upstream.trainer import prompt_room, text_tokenizer
+from .upstream.version import TRL_1
+from .upstream.vllm import context_length
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def dataset_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:
 
 def with_room(trainer, rows):
     """The rows whose prompt, with its prefix and what makes the policy stop, the engine has room for."""
-    most = prompt_room(trainer.args)
+    most = prompt_room(trainer.args, context_length(trainer))
     if most is None or not hasattr(rows, "select"):  # a stream's are found out in their step
         return rows
 
@@ -81,7 +83,7 @@ def with_room(trainer, rows):
         [(going_on, stopping, _)] = dataset_prefixes(trainer, {0: row}).values()
         return len(trainer.bare_prompt_ids([row])[0]) + max(len(going_on), len(stopping)) <= most
 
-    return short_enough(rows, fits, "max_prompt_length", most)
+    return short_enough(rows, fits, "vllm_max_model_length" if TRL_1 else "max_prompt_length", most)
 
 
 def online_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:

@@ -79,9 +79,14 @@ def decode(tokenizer, token_ids: Sequence[int]) -> str:
     The text of sampled tokens as it is: without cleaning up, and without special tokens, but for the tags of thinking,
     which some tokenizers register as special.
     """
-    dropped = special_ids(tokenizer)
-    kept = [token for token in map(int, token_ids) if token not in dropped]
+    kept = without_special(tokenizer, token_ids)
     return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def without_special(tokenizer, token_ids: Sequence[int]) -> list[int]:
+    """The tokens that are text, as [`special_ids`] says."""
+    dropped = special_ids(tokenizer)
+    return [token for token in map(int, token_ids) if token not in dropped]
 
 
 def eos_ids(generation_config) -> list[int]:

@@ -29,15 +29,15 @@ from .golds import gold_text
 from .grading_pool import warm_up
 from .kept import kept_row
 from .meta_prover import ESTIMATORS, Measurement, build_meta_prover
-from .rewards import completion_text
 from .rounding import warn_of_rounding
-from .settings import resolve, reward_name
+from .settings import check_prompt_room, resolve, reward_name
 from .starts import Start, starting_points, with_room
 from .tokens import decode, hides_tags
 from .traces import Trace, opens_thinking, segment
 from .upstream.attention import avoid_cudnn_attention
 from .upstream.contract import REWARDS, Contract
 from .upstream.trainer import GRPOTrainer, OrderOfEpochs, outcome_advantages, text_tokenizer
+from .upstream.vllm import context_length
 
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,8 @@ class MRTTrainer(GRPOTrainer):
         self.contract.watch(self)
         if self.mrt_args.mrt_prefix == "dataset":
             self.train_dataset = with_room(self, self.train_dataset)
+        elif self.mrt_args.mrt_prefix == "online":
+            check_prompt_room(args, context_length(self))
         self.rollout_engine = rollout_engine(self) if self.credit.active else None
         if not any(isinstance(callback, MRTCallback) for callback in self.callback_handler.callbacks):
             self.add_callback(MRTCallback())
@@ -218,12 +220,9 @@ class MRTTrainer(GRPOTrainer):
         tokenizer, step = text_tokenizer(self), self._in_progress
         if step.opened is not None:
             inputs = [{**row, "thinking_opened": opened} for row, opened in zip(inputs, step.opened, strict=True)]
-        if hides_tags(tokenizer):  # TRL has decoded them to nothing
-            texts = [decode(tokenizer, token_ids) for token_ids in completion_ids_list]
-            completions = [_with_text(completion, text) for completion, text in zip(completions, texts, strict=True)]
-        if step.starts:
-            heads = [decode(tokenizer, start.token_ids) for start in step.starts]
-            texts = [head + completion_text(completion) for head, completion in zip(heads, completions, strict=True)]
+        if step.starts or hides_tags(tokenizer):  # TRL lacks what was written before, or the tags
+            heads = [start.token_ids for start in step.starts] or [[]] * len(completions)
+            texts = [decode(tokenizer, [*head, *ids]) for head, ids in zip(heads, completion_ids_list, strict=True)]
             completions = [_with_text(completion, text) for completion, text in zip(completions, texts, strict=True)]
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         first = self.accelerator.process_index * len(prompts)
@@ -270,7 +269,7 @@ class MRTTrainer(GRPOTrainer):
             written.append((prompt_ids, completion_ids))
             traces.append(segment(tokenizer, prompt_ids, completion_ids, example["solution"], episodes, cues, opened))
             credit_ends.append([end - len(prompt_ids) for end in traces[-1].credit_ends])
-        self.notice(traces)
+        self.notice([trace for trace, (_, mine) in zip(traces, written, strict=True) if mine])  # others are masked
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
         measured = dict(zip(thinks, self.measure([traces[row] for row in thinks]), strict=True))

@@ -343,6 +343,35 @@ def test_attempts_that_make_no_row_are_dropped_by_reason(tagless, scheme, first,
     assert backtracking_rows(tagless, rule, scheme, **settings) == ([], {"p": reason})
 
 
+@pytest.mark.parametrize(
+    ("module", "args", "settings", "match"),
+    [
+        (star, StarArguments(), {"mrt_termination": BOX}, "between thinking tags"),
+        (prefixes, JobArguments(), {"mrt_termination": BOX}, "between thinking tags"),
+        (prefixes, JobArguments(), {"mrt_estimator": "likelihood"}, "mrt_estimator: likelihood"),
+        (backtracking, BacktrackingArguments(scheme="rl"), {"mrt_estimator": "likelihood"}, "mrt_estimator"),
+    ],
+)
+def test_what_the_meta_prover_cannot_measure_is_refused_before_anything_is_drawn(
+    tokenizer, module, args, settings, match
+):
+    sampler = Scripted(tokenizer, lambda text, n: [ONE] * n)
+    with pytest.raises(ValueError, match=match):
+        module.build([problem()], sampler, 1, args, MetaProverArguments(**{"mrt_termination": "explain"} | settings))
+    assert not sampler.calls
+
+
+def test_backtracking_refuses_a_termination_with_tags():
+    mrt_args = MetaProverArguments(mrt_termination="answer")
+    with pytest.raises(ValueError, match="without thinking tags to stop.*without </think> that ends in"):
+        backtracking.main(BacktrackingArguments(scheme="rl"), None, mrt_args)
+
+
+def test_star_keeps_at_least_one_row():
+    with pytest.raises(ValueError, match="rows_per_problem must be at least 1, got 0"):
+        StarArguments(rows_per_problem=0)
+
+
 # From a recipe, with a real model.
 
 BUILD = {"num_generations": 2, "max_completion_length": 24, "batch_size": 3, "mrt_answer_tokens": 4}

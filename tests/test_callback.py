@@ -72,6 +72,22 @@ def test_each_rank_measures_its_share_of_the_problems(tmp_path, tokenizer, monke
     assert [rollout.problem_id for rollout in gathered] == [1, 3]
 
 
+def test_regret_is_unknown_where_no_gold_can_be_graded(tmp_path, tokenizer):
+    mrt = {"mrt_credit": "dense", "mrt_regret_steps": 1, "mrt_regret_problems": 1}
+    trainer = build(tmp_path, tokenizer, eval_data=dataset("\\text{}"), mrt=mrt)
+    callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, MRTCallback))
+    assert math.isnan(callback.measure_regret())
+
+
+@pytest.mark.parametrize(
+    "held_out", [dataset().to_iterable_dataset(), dataset().rename_column("prompt", "problem")], ids=["stream", "name"]
+)
+def test_problems_that_regret_cannot_be_measured_on_are_refused_at_once(tmp_path, tokenizer, held_out):
+    errors = {"expected_exception": (ValueError, NotImplementedError)}  # trl 0.18 refuses streams by itself
+    with pytest.raises(**errors, match="mrt_regret_steps needs held-out problems|Iterable datasets are not"):
+        build(tmp_path, tokenizer, eval_data=held_out, mrt={"mrt_credit": "dense", "mrt_regret_steps": 1})
+
+
 def test_measuring_regret_leaves_the_run_as_it_is(tmp_path, tokenizer):
     """With and without it, a run draws the same random numbers; the measure itself repeats with the seed."""
 

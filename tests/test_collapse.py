@@ -1,6 +1,7 @@
 """A training that turns bad late is reported once, with the checkpoint to go back to."""
 
 import logging
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -36,6 +37,8 @@ def test_the_best_checkpoint_is_judged_by_regret_where_it_is_measured():
     log = entries("reward", 0.1, 0.9, 0.2) + [{"step": 10, "mrt/regret": 0.3}, {"step": 30, "mrt/regret": 0.2}]
     assert best_checkpoint(log, [10, 20, 30]) == (30, "mrt/regret")
     assert best_checkpoint(entries("reward", 0.1, 0.9, 0.2), [10, 20, 30]) == (20, "reward")
+    assert best_checkpoint(log + [{"step": 40, "mrt/regret": math.nan}], [30, 40]) == (30, "mrt/regret")
+    assert best_checkpoint([{"step": 10, "mrt/regret": math.nan, "reward": 0.5}], [10]) == (10, "reward")
     assert best_checkpoint(log, []) is None
     assert best_checkpoint(log, [5]) is None  # saved before anything was logged
 

@@ -6,16 +6,21 @@ from types import SimpleNamespace
 import pytest
 from accelerate import debug_launcher
 from conftest import tiny_model
+from datasets import Dataset
 from test_trainer import ScriptedSampler, build, scripted, step_inputs  # noqa: F401 (a fixture)
 
 from mrt_plugin.credit import CREDITS
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.rollouts import RolloutEngine, live_sampler, rollout_engine
 from mrt_plugin.engines.sampling import Completion, Prompt, SamplingSettings
+from mrt_plugin.settings import check_prompt_room
+from mrt_plugin.starts import with_room
 from mrt_plugin.tokens import tokenize
 from mrt_plugin.upstream.version import TRL_1
+from mrt_plugin.upstream.vllm import context_length
 
 
+PREFIXES = ["Try x = 2.\n\n", "Try x = 2.\n\n" * 9]
 DENSE = {"mrt_credit": "dense", "mrt_samples": 2, "mrt_answer_tokens": 6, "mrt_answer_temperature": 0.0}
 GREEDY = SamplingSettings(max_new_tokens=6, temperature=0.0)
 TRACE = "Find x.<think>\nTry x = 2.\n\nNot 5.\n\nHm.\n\nWait, try x = 5.\n\nit works.\n\n"
@@ -176,6 +181,30 @@ def test_an_engine_without_room_for_answers_is_left_to_the_rollouts(attached, ca
     assert rollout_engine(trainer) is None
     assert "context of 46 tokens" in caplog.text
     assert ("vllm_max_model_length" if TRL_1 else "max_prompt_length") in caplog.text
+
+
+def test_groups_of_ranks_need_room_for_answers(attached):
+    """In them vLLM draws from the ranks' own random states, which answers of the policy would set apart."""
+    trainer, _ = attached(context=46)
+    trainer.args.vllm_tensor_parallel_size = 2
+    if trainer.args.vllm_mode == "colocate":
+        with pytest.raises(ValueError, match="context of 46 tokens has no room .* Raise"):
+            rollout_engine(trainer)
+
+
+@pytest.mark.skipif(not TRL_1, reason="test_upstream has those of trl 0.18")
+def test_prefixes_need_room_beside_a_completion(attached, tokenizer):
+    data = Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": "Find x."}], "solution": "5", "prefix": text} for text in PREFIXES]
+    ).add_column("prefix_success", [0.25, 0.25])
+    trainer, engine = attached()
+    assert with_room(trainer, data)["prefix"] == PREFIXES
+    context = 512 if trainer.args.vllm_mode == "server" else 200
+    engine.llm_engine.model_config.max_model_len = context
+    trainer.args.max_completion_length = context - 60
+    assert with_room(trainer, data)["prefix"] == PREFIXES[:1]
+    with pytest.raises(ValueError, match="prompt of 60. Raise vllm_max_model_length, or --max-model-len"):
+        check_prompt_room(trainer.args, context_length(trainer))
 
 
 def test_answers_end_with_the_context(attached, branches, caplog):

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,14 @@ def test_regret_is_measured_at_every_prefix_and_after_extensions(tokenizer):
     assert row["prefix_tokens"] == [answer, len(tokenizer(ONE)["input_ids"]) + answer]
     assert row["extension_tokens"] == [len(tokenizer(longer)["input_ids"]) + answer]
     assert len(sampler.calls) == 5  # rollouts, their branches, two extensions, their answers
+
+
+def test_an_estimator_that_the_engine_lacks_is_refused_before_anything_is_drawn(tokenizer):
+    sampler = Scripted(tokenizer, lambda text, n: [ONE] * n)
+    likelihood = replace(PROVER, mrt_estimator="likelihood")
+    with pytest.raises(ValueError, match="mrt_estimator: likelihood"):
+        evaluate.build([problem()], sampler, 1, EvaluationArguments(regret=True), likelihood)
+    assert not sampler.calls
 
 
 def test_where_there_is_no_room_for_an_answer_the_row_says_that_j_is_not_known(tokenizer):
@@ -442,6 +451,11 @@ def test_unequal_problems_are_refused(evaluated, tmp_path):
         store.write([row], {"x": None})
     with pytest.raises(ValueError, match="part lacks 3 of the 3 problems of seed-0"):
         load_runs([evaluated / "seed-0", part])
+    left_out = tmp_path / "left-out"
+    with RowStore(left_out, SCHEMA, {k: v for k, v in run.settings.items() if not k.startswith("column ")}) as store:
+        store.write([row], {"x": None, "y": "the problem is empty"})
+    with pytest.raises(ValueError, match="left-out left out problems: 1 because the problem is empty"):
+        load_runs([evaluated / "seed-0", left_out])
 
 
 def test_folders_without_rollouts_are_named(tmp_path):
@@ -451,6 +465,10 @@ def test_folders_without_rollouts_are_named(tmp_path):
         store.write([{"problem_id": "a"}], {"a": None})
     with pytest.raises(ValueError, match="star holds no rollouts"):
         load_run(tmp_path / "star")
+    with RowStore(tmp_path / "empty", SCHEMA, {}) as store:
+        store.write([], {"a": "the problem is empty"})
+    with pytest.raises(ValueError, match="empty holds no rollouts. empty left out problems: 1 because the problem is"):
+        load_run(tmp_path / "empty")
 
 
 def test_a_benchmark_without_gold_answers_is_named(evaluated, tmp_path):

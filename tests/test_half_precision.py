@@ -10,6 +10,7 @@ from conftest import tiny_model
 from test_trainer import build
 
 from mrt_plugin import grpo
+from mrt_plugin.engines.branching import _weigh
 from mrt_plugin.engines.policy import PolicySampler
 from mrt_plugin.engines.sampling import Prompt, SamplingSettings
 
@@ -114,3 +115,8 @@ def test_steps_that_round_to_nothing_are_warned_about(tmp_path, tokenizer, caplo
     model = tiny_model(tokenizer, initializer_range=0.02).to(dtype)
     build(tmp_path, tokenizer, model=model, learning_rate=learning_rate)
     assert ("of the trained weights will not change: they are in bfloat16" in caplog.text) is warned
+
+
+def test_attention_to_a_long_trace_stays_in_the_range_of_fp16():
+    output, _ = _weigh(torch.zeros(1, 1, 1, 2**14), torch.full((1, 1, 2**14, 1), 5.0, dtype=torch.float16))
+    assert output.item() == pytest.approx(5, rel=1e-2)

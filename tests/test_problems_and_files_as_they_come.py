@@ -10,6 +10,7 @@ from datasets import Dataset
 from test_launch import run
 
 from mrt_plugin.datasets import conversation
+from mrt_plugin.grpo import without_long_prompts
 from mrt_plugin.jobs.arguments import JobArguments
 from mrt_plugin.jobs.problems import read_problems, usable
 
@@ -103,3 +104,9 @@ def test_compressed_and_columnar_files(tmp_path):
     for name in ("rows.parquet", "rows.csv", "rows.jsonl.gz"):
         [problem] = read_problems(JobArguments(dataset_name=str(tmp_path / name)))
         assert (problem.text, problem.solution) == ("Find x.", "1")
+
+
+def test_long_prompts_of_a_stream_are_left_out_as_they_come(tokenizer):
+    rows = [{"prompt": [{"role": "user", "content": text}]} for text in ("Find x.", "Find x. " * 50)]
+    stream = Dataset.from_list(rows).to_iterable_dataset()
+    assert list(without_long_prompts(stream, tokenizer, 40)) == rows[:1]

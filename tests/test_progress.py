@@ -64,6 +64,10 @@ def test_a_trace_that_ends_before_the_budget_holds_its_last_value():
     assert normalized_regret([0.5], [1000], 4000) == pytest.approx(1 - (0.25 * 1000 + 0.5 * 3000) / 4000)
 
 
+def test_of_two_points_at_the_budget_the_first_ends_the_curve():
+    assert normalized_regret([0.2, 0.8], [100, 100], 100) == pytest.approx(0.9)
+
+
 @pytest.mark.parametrize(
     ("tokens", "budget", "match"), [([5, 3], 10, "ascending"), ([-1, 3], 10, "ascending"), ([1, 3], 0, "positive")]
 )

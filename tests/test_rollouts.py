@@ -77,6 +77,13 @@ def test_the_released_variant_runs_back_and_counts_the_prompt():
     assert regret_at([with_prompt], 1000) == pytest.approx(1 - (300 / 2 + 700) / 1000)
 
 
+def test_the_released_variant_is_cut_where_it_first_reaches_the_budget():
+    at_budget = 0.25 + 0.25 * 300 / 400
+    area = 0.25 * 100 / 2 + (0.25 + at_budget) / 2 * 300
+    assert released_regret([0.25, 0.5, 0.75, 1], [100, 500, 300, 700], 400) == pytest.approx(1 - area / 400)
+    assert released_regret([0.25, 0.5, 0.5, 1], [100, 500, 500, 300], 400) == pytest.approx(1 - area / 400)
+
+
 @pytest.mark.parametrize("budget", [50, 400, 4096, 10_000])
 def test_the_variants_agree_where_tokens_ascend(budget):
     generator = np.random.default_rng(0)

@@ -531,6 +531,35 @@ def test_the_shares_without_episodes_are_those_of_whole_traces(
     assert trainer._metrics["train"]["mrt/without_episodes"] == silent
 
 
+def test_rows_that_are_masked_for_being_cut_do_not_count_as_without_episodes(
+    tmp_path, tokenizer, scripted, monkeypatch
+):
+    cut = (FIRST + SECOND + IDLE * 9, "", False, 0.0)  # the longest, so without padding
+    monkeypatch.setattr("test_trainer.ROWS", [*ROWS[:2], cut, ROWS[3]])
+    trainer = build(tmp_path, tokenizer, mrt={"mrt_credit": "dense"}, mask_truncated_completions=True)
+    step_inputs(trainer)
+    assert trainer._metrics["train"]["mrt/without_episodes"] == [pytest.approx(1 / 3)]
+
+
+def test_rewards_see_a_prefix_once_also_where_trl_has_parsed_the_prompts_end_into_the_completion(
+    tmp_path, tokenizer, scripted
+):
+    class Parsed(MRTTrainer):
+        def _calculate_rewards(self, inputs, prompts, completions, completion_ids):
+            begun = [[{"role": "assistant", "content": FIRST + one[0]["content"]}] for one in completions]
+            return super()._calculate_rewards(inputs, prompts, begun, completion_ids)
+
+    seen = []
+
+    def keep(completions, **kwargs):
+        seen.extend(completion[0]["content"] for completion in completions)
+        return [0.0] * len(completions)
+
+    data, mrt = dataset(prefix=FIRST, prefix_success=0.25), {"mrt_credit": "termination", "mrt_prefix": "dataset"}
+    step_inputs(build(tmp_path, tokenizer, [keep, mrt_progress], data, cls=Parsed, mrt=mrt))
+    assert seen[0].removeprefix("<think>\n") == FIRST + SECOND + ANSWER.format(5)
+
+
 def test_fresh_traces_are_drawn_as_rollouts_are(tmp_path, tokenizer, scripted, monkeypatch):
     calls, sample = [], ScriptedSampler.sample
     monkeypatch.setattr(

@@ -20,6 +20,8 @@ MIXED = {"mrt_credit": "mixed", "mrt_prefix": "dataset"}
 class Engine:
     """What TRL calls of a vLLM engine: writes the same for every prompt, and remembers the prompts."""
 
+    llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=512))
+
     def __init__(self, token_ids):
         self.token_ids, self.prompts = token_ids, []
 
@@ -82,7 +84,7 @@ def test_rows_that_vllm_has_no_room_for_are_left_out(tmp_path, tokenizer, with_e
 
 def test_online_prefixes_need_room_in_vllm(tmp_path, tokenizer):
     mrt = {"mrt_credit": "mixed", "mrt_prefix": "online"}
-    with pytest.raises(ValueError, match="longer by up to max_completion_length: 40 .* max_prompt_length: 40. Set"):
+    with pytest.raises(ValueError, match="longer by up to max_completion_length: 40 .* of 40. Raise max_prompt"):
         build(tmp_path, tokenizer, mrt=mrt, use_vllm=True, vllm_mode="colocate", max_prompt_length=40)
 
 

@@ -24,7 +24,7 @@ from ..jobs.arguments import JobArguments
 from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
-from ..meta_prover import Answer, build_meta_prover, check_termination
+from ..meta_prover import Answer, MetaProver, build_meta_prover, check_termination
 from ..mistakes import as_command
 from ..rollouts import spent_tokens
 from ..steps import GO_BACK
@@ -89,6 +89,7 @@ def build(
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Rollouts of a benchmark, graded; `vote` 0 stands for the gold answer, other numbers for other answers."""
     tokenizer = sampler.tokenizer
+    prover = build_meta_prover(mrt_args, sampler, seed + 1) if args.regret else None  # refuses before a draw
     drawn, dropped = draw(problems, sampler, seed, args, _room_behind(args, mrt_args, tokenizer))
     streams = [
         Stream(problem, prompt_ids, index, first)
@@ -117,7 +118,7 @@ def build(
     # A later attempt of a stream goes on behind an answer, whose thinking is closed.
     texts = [split_answer(row["completion"], opened[row["problem_id"]] and not row["attempt"]) for row in rows]
     verdicts = grade(texts, [row["solution"] for row in rows])
-    measured = _measure(streams, sampler, seed, args, mrt_args) if args.regret else [UNMEASURED] * len(rows)
+    measured = _measure(streams, prover, seed, args, mrt_args) if prover else [UNMEASURED] * len(rows)
     for row, verdict, columns in zip(rows, verdicts, measured, strict=True):
         row |= {"right": verdict is Verdict.RIGHT, "timed_out": verdict is Verdict.TIMED_OUT, **columns}
     own = [Answer(*graded, True) for graded in zip(texts, verdicts, strict=True)]
@@ -135,10 +136,9 @@ class Stream(NamedTuple):
     first: Completion
 
 
-def _measure(streams: list[Stream], sampler: Sampler, seed: int, args, mrt_args) -> list[dict]:
+def _measure(streams: list[Stream], prover: MetaProver, seed: int, args, mrt_args) -> list[dict]:
     """The columns of each stream that say how often it would be right where; `prefix_votes` still are answers."""
-    prover = build_meta_prover(mrt_args, sampler, seed + 1)
-    episodes, cues = mrt_args.mrt_episodes, mrt_args.mrt_cues
+    sampler, episodes, cues = prover.sampler, mrt_args.mrt_episodes, mrt_args.mrt_cues
     traces = [
         segment(sampler.tokenizer, prompt_ids, first.token_ids, problem.solution, episodes, cues)
         for problem, prompt_ids, _, first in streams
@@ -197,7 +197,7 @@ def _nulled(value):
 
 
 def main(args: EvaluationArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
-    if args.regret and CLOSE not in check_termination(mrt_args.mrt_termination):
+    if args.regret and CLOSE not in check_termination(mrt_args.mrt_termination, mrt_args.mrt_estimator):
         raise ValueError("regret: episodes are found between thinking tags. Set an mrt_termination with </think>.")
     run_job(build, SCHEMA, args, model_args, mrt_args)
     run = load_run(args.output_dir)

@@ -70,6 +70,11 @@ class Run:
     def has_regret(self) -> bool:
         return bool(self.settings["regret"])
 
+    def left_out(self) -> str:
+        """The problems that were not measured, as a sentence behind another, if there are any."""
+        reasons = [f"{count} because {reason}" for reason, count in self.dropped.items()]
+        return f" {self.name} left out problems: {'; '.join(reasons)}." if reasons else ""
+
     def each(self, measure: Callable[[list[Rollout]], float]) -> np.ndarray:
         """A measure of the rollouts of each problem."""
         return np.array([measure(group) for group in self.problems.values()])
@@ -192,7 +197,7 @@ def load_runs(folders: Sequence[str | Path]) -> list[Run]:
                 raise ValueError(
                     f"{there.name} lacks {len(missing)} of the {len(here.problems)} problems of {here.name}, such as "
                     f"{min(missing)}. If its evaluation was stopped, the same command finishes it; if not, the "
-                    "problems differ, and the runs cannot be compared."
+                    f"problems differ, and the runs cannot be compared.{there.left_out()}"
                 )
     return runs
 
@@ -228,12 +233,12 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
     for row in stored.rows:
         known = {name: value for name, value in row.items() if value is not None}
         problems.setdefault(row["problem_id"], []).append(Rollout(**known))
-    if not problems:
-        raise ValueError(
-            f"{folder} holds no rollouts. Measure a model first: mrt evaluate --config RECIPE --output_dir {folder}"
-        )
     dropped = Counter(reason for reason in stored.finished.values() if reason is not None)
-    return Run(name or folder.name, stored.settings, dict(sorted(problems.items())), dict(dropped))
+    run = Run(name or folder.name, stored.settings, dict(sorted(problems.items())), dict(dropped))
+    if not problems:
+        hint = f" Measure a model first: mrt evaluate --config RECIPE --output_dir {folder}"
+        raise ValueError(f"{folder} holds no rollouts.{run.left_out() or hint}")
+    return run
 
 
 def results(run: Run, variant: str = "definition") -> dict:

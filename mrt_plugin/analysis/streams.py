@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..engines.sampling import Completion, Prompt, Sampler, SamplingSettings
 from ..episodes import CLOSE
-from ..tokens import decode, special_ids, token_boundaries, tokenize
+from ..tokens import decode, token_boundaries, tokenize, without_special
 from ..traces import Trace, trace_at
 
 
@@ -54,7 +54,7 @@ def _thinking(tokenizer, extension: Completion) -> list[int]:
     if CLOSE in text:
         return token_ids[: token_boundaries(tokenizer, token_ids, [text.index(CLOSE)], straddling=False)[0]]
     if extension.ended:  # without closing
-        return _without_special(tokenizer, token_ids)
+        return without_special(tokenizer, token_ids)
     whole = text.rpartition("\n\n")[0]
     kept = token_ids[: token_boundaries(tokenizer, token_ids, [len(whole)], straddling=False)[0]]
     return [*kept, *tokenize(tokenizer, "\n")]
@@ -83,7 +83,7 @@ def linearize(
     streams = [[attempt] for attempt in first]
     for index in range(1, attempts):
         seen = [
-            [token for one in stream[-window:] for token in [*_without_special(tokenizer, one.token_ids), *cue]]
+            [token for one in stream[-window:] for token in [*without_special(tokenizer, one.token_ids), *cue]]
             for stream in streams
         ]
         contexts = [Prompt([*prompt, *mine]) for prompt, mine in zip(prompts, seen, strict=True)]
@@ -95,8 +95,3 @@ def linearize(
 
 def _reseeded(settings: SamplingSettings, index: int) -> SamplingSettings:
     return settings if settings.seed is None else replace(settings, seed=settings.seed + index)
-
-
-def _without_special(tokenizer, token_ids: Sequence[int]) -> list[int]:
-    special = special_ids(tokenizer)
-    return [token for token in token_ids if token not in special]

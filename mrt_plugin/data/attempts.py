@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..engines.sampling import Completion
 from ..grading import Verdict, grade
-from ..tokens import decode, special_ids
+from ..tokens import decode, without_special
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,9 @@ def grade_attempts(
     texts = [[decode(tokenizer, completion.token_ids) for completion in group or []] for group in groups]
     golds = [solution for solution, group in zip(solutions, texts, strict=True) for _ in group]
     verdicts = iter(grade([text for group in texts for text in group], golds))
-    special = special_ids(tokenizer)
     return [
         [
-            Attempt(text, [token for token in one.token_ids if token not in special], one.ended, next(verdicts))
+            Attempt(text, without_special(tokenizer, one.token_ids), one.ended, next(verdicts))
             for text, one in zip(group_texts, group or [], strict=True)
         ]
         for group_texts, group in zip(texts, groups, strict=True)

@@ -25,12 +25,13 @@ from trl import ModelConfig
 
 from ..arguments import MetaProverArguments
 from ..engines.sampling import Prompt, Sampler
+from ..episodes import CLOSE
 from ..grading import share_right
 from ..jobs.arguments import JobArguments
 from ..jobs.batch import answer_room, draw, rollout_settings
 from ..jobs.job import launch_job, run_job
 from ..jobs.problems import Problem
-from ..meta_prover import MetaProver, build_meta_prover
+from ..meta_prover import MetaProver, build_meta_prover, check_termination
 from ..mistakes import as_command
 from ..steps import Steps, backtrack, best_step, episodes_of, parse_steps, rise
 from ..tokens import token_boundaries
@@ -78,6 +79,7 @@ def build(
     problems: Sequence[Problem], sampler: Sampler, seed: int, args: BacktrackingArguments, mrt_args
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Rows of backtracking search. The setting `scheme` says which; loss belongs on `completion` alone."""
+    prover = build_meta_prover(mrt_args, sampler, seed + 1) if args.scheme in FORCED else None  # refuses before a draw
     behind = {"max_completion_length from a step on": args.max_completion_length} if args.scheme == "backtrack" else {}
     if args.scheme in FORCED:
         behind = answer_room(sampler.tokenizer, mrt_args)
@@ -93,7 +95,6 @@ def build(
     elif args.scheme == "backtrack":
         found = backtrack_rows(attempts, prompts, sampler, args, mrt_args.mrt_samples, seed + 1)
     else:
-        prover = build_meta_prover(mrt_args, sampler, seed + 1)
         found = (mrt_rows if args.scheme == "mrt" else rl_rows)(attempts, prompts, prover)
     rows = []
     for problem, row in found.items():
@@ -229,10 +230,10 @@ def sft_row(problem: Problem, row: Row, tokenizer, max_length: int) -> dict | Dr
 
 
 def main(args: BacktrackingArguments, model_args: ModelConfig, mrt_args: MetaProverArguments) -> None:
-    if args.scheme in FORCED and mrt_args.mrt_termination == "explain":
+    if args.scheme in FORCED and CLOSE in check_termination(mrt_args.mrt_termination):
         raise ValueError(
             f"scheme: {args.scheme} forces a response without thinking tags to stop; set mrt_termination to a text "
-            "that ends in \\boxed{."
+            f"without {CLOSE} that ends in \\boxed{{."
         )
     run_job(build, RL_SCHEMA if args.scheme == "rl" else SFT_SCHEMA, args, model_args, mrt_args)
 

@@ -42,6 +42,7 @@ def build(
     problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, mrt_args: MetaProverArguments
 ) -> tuple[list[dict], dict[str, str | None]]:
     """Prefixes of thinking for RL: `prefix`, cut after a random number of episodes, and its J in `prefix_success`."""
+    prover = build_meta_prover(mrt_args, sampler, seed + 1)  # refuses before a draw
     rollouts, finished = draw_traces(problems, sampler, seed, args, mrt_args)
     found, traces = [], []
     for problem, group in rollouts.items():
@@ -61,7 +62,7 @@ def build(
                     "episodes": whole.episodes,
                 }
             )
-    measurements = build_meta_prover(mrt_args, sampler, seed + 1).success_probabilities(traces)
+    measurements = prover.success_probabilities(traces)
     rows = [
         {**row, "prefix_success": float(measurement.success_probability[0])}
         for row, measurement in zip(found, measurements, strict=True)

@@ -60,6 +60,11 @@ class StarArguments(JobArguments):
     )
     rows_per_problem: int = field(default=1, metadata={"help": "Most rows to keep of a problem."})
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rows_per_problem < 1:
+            raise ValueError(f"rows_per_problem must be at least 1, got {self.rows_per_problem}.")
+
 
 def build(
     problems: Sequence[Problem], sampler: Sampler, seed: int, args: StarArguments, mrt_args: MetaProverArguments

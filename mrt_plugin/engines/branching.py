@@ -123,7 +123,7 @@ def _weigh(scores: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, to
     largest = scores.amax(-1, keepdim=True)
     weights = scores.sub_(largest).exp_()
     total = weights.sum(-1, keepdim=True)
-    return (weights.to(values.dtype) @ values) / total.to(values.dtype), largest + total.log()
+    return weights.div_(total).to(values.dtype) @ values, largest + total.log()  # divided first: fp16 would overflow
 
 
 def read(model, input_ids: torch.Tensor) -> KeysValues:

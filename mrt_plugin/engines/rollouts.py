@@ -80,11 +80,14 @@ def rollout_engine(trainer) -> RolloutEngine | None:
     answer = mrt_args.mrt_answer_tokens if ESTIMATORS[mrt_args.mrt_estimator].draws_answers else 0
     needed = args.max_completion_length + answer
     if engine.max_length is not None and engine.max_length <= needed:
-        logger.warning(
+        short = (
             f"vLLM's context of {engine.max_length} tokens has no room for a prompt, max_completion_length: "
-            f"{args.max_completion_length} and {answer} tokens of an answer (mrt_answer_tokens). The "
-            f"meta-prover answers with the policy in this process, which is slower. {ADVICE}"
+            f"{args.max_completion_length} and {answer} tokens of an answer (mrt_answer_tokens)."
         )
+        if args.vllm_mode == "colocate" and args.vllm_tensor_parallel_size > 1:
+            # Answers of the policy would leave each rank of a group with another random state, which vLLM draws from.
+            raise ValueError(f"{short} {ADVICE}")
+        logger.warning(f"{short} The meta-prover answers with the policy in this process, which is slower. {ADVICE}")
         return None
     return engine
 

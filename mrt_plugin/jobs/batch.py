@@ -9,6 +9,7 @@ from trl import ModelConfig
 from ..arguments import MetaProverArguments
 from ..engines.load import load_sampler
 from ..engines.sampling import Completion, Prompt, Sampler, SamplingError, SamplingSettings
+from ..episodes import CLOSE
 from ..meta_prover import check_termination
 from ..tokens import tokenize
 from ..traces import Trace, segment
@@ -58,7 +59,14 @@ def draw(
 def draw_traces(
     problems: Sequence[Problem], sampler: Sampler, seed: int, args: JobArguments, mrt_args: MetaProverArguments
 ) -> tuple[dict[Problem, list[tuple[Completion, Trace]]], dict[str, str | None]]:
-    """As [`draw`], with the trace of each completion, and with room for the meta-prover's answers."""
+    """
+    As [`draw`], with the trace of each completion, and with room for the meta-prover's answers.
+
+    Raises:
+        `ValueError`: If the termination is one for responses without thinking tags.
+    """
+    if CLOSE not in check_termination(mrt_args.mrt_termination):
+        raise ValueError(f"mrt_termination: episodes are found between thinking tags. Set one with {CLOSE}.")
     drawn, dropped = draw(problems, sampler, seed, args, answer_room(sampler.tokenizer, mrt_args))
     episodes, cues, tokenizer = mrt_args.mrt_episodes, mrt_args.mrt_cues, sampler.tokenizer
     rollouts = {}

@@ -30,7 +30,7 @@ def can_strike(attention: str | None, half: bool) -> bool:
     return (
         half
         and attention in (None, "sdpa")
-        and Version(torch.__version__) >= Version("2.11")
+        and Version(torch.__version__).release >= (2, 11)
         and torch.cuda.is_available()
         and torch.cuda.get_device_capability()[0] == 9
     )

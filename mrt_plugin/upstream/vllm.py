@@ -23,7 +23,9 @@ def takes_token_ids(args) -> bool:
 
 
 def context_length(trainer) -> int | None:
-    """Tokens of vLLM's context; a server of trl 0.18 does not tell."""
+    """Tokens of vLLM's context; `None` without vLLM, and a server of trl 0.18 does not tell."""
+    if not trainer.args.use_vllm:
+        return None
     if trainer.args.vllm_mode == "colocate":
         llm = trainer.vllm_generation.llm if TRL_1 else trainer.llm
         return llm.llm_engine.model_config.max_model_len

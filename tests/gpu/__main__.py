@@ -55,7 +55,7 @@ batch of {attention.KEYS} tokens that is padded on the left. Distances are from 
     "colocate": """## vLLM in the process that trains
 
 The demo's task, rollouts and branches by vLLM (`vllm_mode: colocate`), bf16, J from 4 samples; with `sleep mode` vLLM
-gives its memory back while the model is trained.
+gives its memory back while the model is trained. "GiB in use" is the most on the card at the end of an update.
 """,
     "cost": f"""## What MRT adds to a step
 

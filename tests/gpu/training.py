@@ -42,6 +42,9 @@ class Watched(mrt_plugin.grpo.MRTTrainer):
                 self.found[f"finite {'with' if on else 'without'} cuDNN"] = self.once_more(model, on)
         self.found |= {"updates": self.state.global_step + 1, "seconds": time.perf_counter() - self.began}
         self.found["right"].append(self._metrics["train"]["rewards/mrt_accuracy/mean"][-1])
+        if self.args.use_vllm and torch.cuda.is_available():  # vLLM's memory is not torch's
+            free, total = torch.cuda.mem_get_info()
+            self.found["GiB in use"] = max((total - free) / 2**30, self.found.get("GiB in use", 0))
         self.record.write_text(json.dumps(self.found))
         if "keys" in self.found or self.found["seconds"] > self.seconds:
             raise SystemExit

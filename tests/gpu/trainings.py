@@ -23,6 +23,8 @@ PRECISION = {
     "bf16 weights": ["--bf16", "true", "--dtype", "bfloat16"],
 }
 UPDATES = 100
+LONGEST = 300
+"""Seconds after which a training that does not end by itself is killed."""
 
 
 def write_problems(folder: Path) -> int:
@@ -60,6 +62,7 @@ def start(output: Path, name: str, recipe: str, options: list, environment: dict
     arguments = [output / f"{name}.json", RECIPES / recipe, "--cache_implementation", "dynamic"]
     arguments += ["--model_name_or_path", WARM_START, "--dataset_name", output / "problems"]
     arguments += ["--output_dir", output / name, "--learning_rate", 4e-4, *options]
+    (output / f"{name}.json").unlink(missing_ok=True)  # of an earlier check
     with open(output / f"{name}.log", "w") as log:
         return subprocess.Popen(
             [sys.executable, Path(__file__).parent / "training.py", *map(str, arguments)],
@@ -70,10 +73,15 @@ def start(output: Path, name: str, recipe: str, options: list, environment: dict
 
 
 def outcome(record: Path, process: subprocess.Popen) -> dict:
-    process.wait()
-    if not record.exists():
-        return {"failed": record.with_suffix(".log").read_text()[-600:]}
-    found = json.loads(record.read_text())
+    """What a training came to; a record is written at each update, so one that broke off has one as well."""
+    try:
+        process.wait(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    found = json.loads(record.read_text()) if record.exists() else {}
+    if process.returncode != 0:
+        log = record.with_suffix(".log").read_text()
+        return {"updates": found.get("updates", 0), "failed": " ".join(log[-300:].split()).replace("|", "/")}
     right, lengths = found.pop("right"), found.pop("lengths")
     at_risk = sum(length % 128 == 64 for length in lengths)
     half = len(right) // 10 or 1
