@@ -24,7 +24,7 @@ CONTROLS = (
     "return to go",
     "return to go, baseline",
 )
-SCALES = ("length penalty 0.05", "length penalty 0.2", "length penalty 0.4", "GRPO, rewards scaled")
+SCALED, SCALES = "GRPO, rewards scaled", ("length penalty 0.05", "length penalty 0.2", "length penalty 0.4")
 ATTEMPTS = ("revise-hard-4", "revise-hard-14")
 OLD = {"search": 1e-4, "clues": 4e-4}  # learning rates of both methods, as the first study chose them
 HALF = ("GRPO, bf16", "MRT dense, bf16", "MRT dense, 4 samples, bf16", "GRPO, bf16 weights", "MRT dense, bf16 weights")
@@ -122,7 +122,7 @@ def plan(found: list[dict]) -> Iterator[Setting]:
     yield from sweep(HARD, MAIN)
     yield from seeds(HARD, MAIN, 3)
     yield from seeds(HARD, CONTROLS, 1)
-    yield from seeds(HARD, (*HALF, *ONLINE, *ONLINE_HALF), 1)
+    yield from seeds(HARD, (*HALF, *ONLINE, *ONLINE_HALF, SCALED), 1)
     for task in OLD:
         yield from seeds(task, (BASELINE, CHOSEN), 3)
     yield from seeds(HARD, CONTROLS, 3, first=2)
@@ -131,6 +131,7 @@ def plan(found: list[dict]) -> Iterator[Setting]:
         yield from seeds(task, MAIN, 3)
     yield from seeds(HARD, MAIN, 5, first=4)
     yield from seeds(HARD, SCALES, 3)
+    yield from seeds(HARD, (SCALED,), 3, first=2)
     yield from at_equal_tokens(found, list(seeds(HARD, MAIN, 5)))
     for task in ATTEMPTS:
         yield from seeds(task, (BASELINE, CHOSEN), 3)

@@ -153,6 +153,9 @@ def learning_table(results: Results) -> list[dict]:
         silent = results.curves(method, "silent")[:, 1:].mean(axis=0)  # from the first update on
         row = {"method": method, "million tokens": f"{spent:.2f}"}
         row |= {"silent groups at first": f"{silent[0]:.2f}", "on average": f"{silent.mean():.2f}"}
+        rows.append(row)
+        if "within_quarter" not in results.runs[method][0]["curve"]:  # termination takes no second reward to log it
+            continue
         curves = results.curves(method, "within_quarter")
         early = [np.interp(third, updates, curve) for curve in curves]
         row[f"within {results.quarter} after {third} updates"] = f"{np.mean(early):.3f}"
@@ -163,7 +166,6 @@ def learning_table(results: Results) -> list[dict]:
             row["gain / GRPO's there"] = written(interval(gain_ratio, *samples, start), 2)
             for name, axis in (("updates", lambda one: results.curves(one, "updates")), ("tokens", results.spent)):
                 row[f"times fewer {name} to GRPO's end"] = written(reach(results, method, axis), 2)
-        rows.append(row)
     return rows
 
 

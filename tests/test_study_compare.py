@@ -126,6 +126,15 @@ def test_greedy_rollouts_are_rows_of_their_own():
     assert f"regret@{TASKS[TASK].budget}" not in rows[1]
 
 
+def test_a_method_that_does_not_log_accuracy_within_a_quarter_has_a_row_without_it():
+    found = trainings()
+    for one in found:
+        if one["method"] == "MRT dense":
+            del one["curve"]["within_quarter"]
+    grpo, dense = results.learning_table(compare.Results(found, TASK))
+    assert grpo.keys() - dense.keys() == {f"within {TASKS[TASK].budget // 4} after {TASKS[TASK].steps // 3} updates"}
+
+
 def test_accuracy_is_told_apart_by_the_terms_of_a_problem(monkeypatch):
     of_task = compare.Results(trainings(), TASK)
     texts = ("Find x with 3*x+6+3=0 (mod 7).", "Find x with 3*x+6+3+0+1=0 (mod 7).")
