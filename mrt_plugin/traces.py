@@ -87,7 +87,11 @@ def segment(
     start, end = span
     spans = merge_spans(episode_spans(completion[start:end], cues=cues), episodes)
     trace = trace_at(tokenizer, prompt_ids, completion_ids, solution, start, [0, *(end for _, end in spans)])
-    return replace(trace, cueless=lacks_cues(completion[start:end], cues))
+    last = trace.prefix_ends[-1]
+    if len(decode(tokenizer, trace.token_ids[len(prompt_ids) :])) > end:  # a token like `.</`, which begins the tag
+        last = max(last - 1, trace.prefix_ends[-2])
+    ends, cueless = [*trace.prefix_ends[:-1], last], lacks_cues(completion[start:end], cues)
+    return replace(trace, token_ids=trace.token_ids[:last], prefix_ends=ends, cueless=cueless)
 
 
 def trace_at(

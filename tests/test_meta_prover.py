@@ -327,3 +327,12 @@ def test_a_stop_with_its_own_line_break_loses_no_character():
         cut, suffix = stop_after(joined, trace, j, "\nEnough.")
         assert decode(joined, [*trace.token_ids[:cut], *suffix]).endswith(f"<think>\n{text}\nEnough.")
     assert stop_after(joined, trace, 1, "Enough.") == (trace.prefix_ends[1], tokenize(joined, "Enough."))
+
+
+def test_a_token_that_begins_the_closing_tag_is_not_part_of_the_thinking():
+    joined = byte_level_tokenizer()
+    joined.add_tokens(AddedToken(".</", special=False, normalized=False))
+    completion_ids = tokenize(joined, "x is five.</think>\n\n\\boxed{5}")
+    trace = segment(joined, tokenize(joined, PROMPT), completion_ids, "5", 6, CUES)
+    assert decode(joined, trace.token_ids).endswith("<think>\nx is five")
+    assert trace.prefix_ends[-1] == trace.credit_ends[-1] == len(trace.token_ids)
