@@ -19,8 +19,7 @@ from .meta_prover import check_termination
 from .tokens import decode, tokenize
 from .traces import Trace, opening_ids, opens_thinking, segment, stop_after, trace_at
 from .upstream.trainer import prompt_room, text_tokenizer
-from .upstream.version import TRL_1
-from .upstream.vllm import context_length
+from .upstream.vllm import CONTEXT, context_length
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def with_room(trainer, rows):
         [(going_on, stopping, _)] = dataset_prefixes(trainer, {0: row}).values()
         return len(trainer.bare_prompt_ids([row])[0]) + max(len(going_on), len(stopping)) <= most
 
-    return short_enough(rows, fits, "vllm_max_model_length" if TRL_1 else "max_prompt_length", most)
+    return short_enough(rows, fits, CONTEXT, most)
 
 
 def online_prefixes(trainer, leaders: dict[int, dict]) -> dict[int, Prefix]:

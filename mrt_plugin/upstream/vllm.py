@@ -9,10 +9,13 @@ from .trainer import text_tokenizer
 from .version import TRL_1
 
 
-ADVICE = (
-    "Raise vllm_max_model_length, or --max-model-len of the server."
+CONTEXT = "vllm_max_model_length" if TRL_1 else "max_prompt_length"
+"""The field that vLLM's context in process follows from."""
+
+ADVICE = f"Raise {CONTEXT}, " + (
+    "or --max-model-len of the server."
     if TRL_1
-    else "Raise max_prompt_length, to which trl 0.18 adds max_completion_length to make vLLM's context."
+    else "to which trl 0.18 adds max_completion_length to make vLLM's context."
 )
 """What to do where vLLM's context is too short."""
 
