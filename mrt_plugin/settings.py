@@ -15,8 +15,8 @@ from .episodes import CLOSE
 from .meta_prover import check_termination
 from .mistakes import did_you_mean, imported
 from .rewards import mrt_accuracy, mrt_length_penalty, mrt_progress
-from .upstream.trainer import fsdp_is_on, prompt_room
-from .upstream.vllm import ADVICE, takes_token_ids
+from .upstream.trainer import fsdp_is_on
+from .upstream.vllm import ADVICE, prompt_room, takes_token_ids
 
 
 REFUSED = {  # fact of a credit: what it does, and for each field whether a value is fine, and what another one does

@@ -18,8 +18,8 @@ from .episodes import CLOSE
 from .meta_prover import check_termination
 from .tokens import decode, tokenize
 from .traces import Trace, opening_ids, opens_thinking, segment, stop_after, trace_at
-from .upstream.trainer import prompt_room, text_tokenizer
-from .upstream.vllm import CONTEXT, context_length
+from .upstream.trainer import text_tokenizer
+from .upstream.vllm import CONTEXT, context_length, prompt_room
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ class MRTTrainer(GRPOTrainer):
             written.append((prompt_ids, completion_ids))
             traces.append(segment(tokenizer, prompt_ids, completion_ids, example["solution"], episodes, cues, opened))
             credit_ends.append([end - len(prompt_ids) for end in traces[-1].credit_ends])
-        self.notice([trace for trace, (_, mine) in zip(traces, written, strict=True) if mine])  # others are masked
+        self.notice([trace for trace, (_, mine) in zip(traces, written, strict=True) if mine])  # a masked row is empty
         thinks = [row for row, trace in enumerate(traces) if trace.episodes]
         success = [np.zeros(1)] * len(traces)  # without episodes, without progress
         measured = dict(zip(thinks, self.measure([traces[row] for row in thinks]), strict=True))

@@ -85,7 +85,7 @@ def rollout_engine(trainer) -> RolloutEngine | None:
             f"{args.max_completion_length} and {answer} tokens of an answer (mrt_answer_tokens)."
         )
         if args.vllm_mode == "colocate" and args.vllm_tensor_parallel_size > 1:
-            # Answers of the policy would leave each rank of a group with another random state, which vLLM draws from.
+            # vLLM needs equal random states on the ranks of a group; answers that the policy draws would change them.
             raise ValueError(f"{short} {ADVICE}")
         logger.warning(f"{short} The meta-prover answers with the policy in this process, which is slower. {ADVICE}")
         return None

@@ -41,21 +41,6 @@ def outcome_advantages(args, advantages: np.ndarray, rewards: np.ndarray, group_
     return torch.where(whole, torch.from_numpy(advantages).view_as(groups), centred.nan_to_num()).flatten().numpy()
 
 
-def prompt_room(args, context: int | None = None) -> int | None:
-    """
-    Most tokens of a prompt with its prefix that leave room for a completion in vLLM's context; `None` without vLLM, or
-    where that `context` is not given and no argument tells it.
-    """
-    if not args.use_vllm:
-        return None
-    in_process = args.vllm_mode == "colocate"
-    if not TRL_1:  # builds it in process for just that, and a server does not tell
-        return args.max_prompt_length if in_process else None
-    if context is None and in_process:
-        context = args.vllm_max_model_length
-    return None if context is None else context - args.max_completion_length
-
-
 def fsdp_is_on(args) -> bool:
     """Whether a run shards its model with FSDP, by its arguments or accelerate's; known before the model is loaded."""
     return bool(args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")

@@ -40,6 +40,21 @@ def context_length(trainer) -> int | None:
     return broadcast_object_list(told, from_process=0)[0]
 
 
+def prompt_room(args, context: int | None = None) -> int | None:
+    """
+    Most tokens of a prompt with its prefix that leave room for a completion in vLLM's context; `None` without vLLM, or
+    where that `context` is not given and no argument tells it.
+    """
+    if not args.use_vllm:
+        return None
+    in_process = args.vllm_mode == "colocate"
+    if not TRL_1:  # builds it in process for just that, and a server does not tell
+        return args.max_prompt_length if in_process else None
+    if context is None and in_process:
+        context = args.vllm_max_model_length
+    return None if context is None else context - args.max_completion_length
+
+
 def sync_weights(trainer) -> None:
     """Gives vLLM the current weights once a step, as a step of TRL's does, which afterwards finds it done."""
     if trainer.state.global_step != trainer._last_loaded_step:

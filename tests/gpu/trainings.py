@@ -78,6 +78,7 @@ def outcome(record: Path, process: subprocess.Popen) -> dict:
         process.wait(timeout=LONGEST)
     except subprocess.TimeoutExpired:
         process.kill()
+        process.wait()
     found = json.loads(record.read_text()) if record.exists() else {}
     if process.returncode != 0:
         log = record.with_suffix(".log").read_text()
